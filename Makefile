@@ -1,0 +1,66 @@
+# `make help` lists the targets.
+DATASET   ?= toyscenes
+DATA_ROOT ?=
+FOLDS     ?= 0
+SEEDS     ?= 0
+RECIPE    ?= laptop
+OVERRIDES ?=
+JOBS      ?= 1
+PYTHON    ?= python3
+VENV      ?= .venv
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ncdss-installed
+RUN ?= $(or $(NCDSS_RUNS),runs)/$(DATASET)/fold$(firstword $(FOLDS))/$(RECIPE)/seed$(firstword $(SEEDS))
+NOTEBOOKS := $(wildcard notebooks/[0-9][0-9]_*.md)
+
+.DEFAULT_GOAL := help
+.PHONY: help env reproduce book notebooks lint format test test-slow lab clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo 'Variables: DATASET=$(DATASET) DATA_ROOT=$(DATA_ROOT) FOLDS="$(FOLDS)" SEEDS="$(SEEDS)" RECIPE=$(RECIPE)'
+	@echo '           OVERRIDES="$(OVERRIDES)" (stage.field=value ...) JOBS=$(JOBS) VENV=$(VENV) PYTHON=$(PYTHON)'
+
+# Nothing is installed while pyproject.toml and constraints.txt are older than the stamp.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,dev]'
+	touch $@
+
+env: $(STAMP) ## the environment in .venv
+
+reproduce: env ## the pipeline through papermill on DATASET, FOLDS, SEEDS, RECIPE, then the book
+	$(BIN)/ncdss reproduce --dataset $(DATASET) $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)') --folds $(FOLDS) --seeds $(SEEDS) \
+	    --recipe $(RECIPE) --jobs $(JOBS) $(foreach o,$(OVERRIDES),--set '$(o)')
+	@$(MAKE) --no-print-directory book
+
+# A failed build forgets its state: Sphinx reports the warnings of a page only when it reads that page.
+book: env ## the book in _build/html, from the executed notebooks of the first fold and seed; warnings are errors
+	NCDSS_BOOK_RUN='$(RUN)' $(BIN)/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; exit 1; }
+
+notebooks: env ## bring NN_name.md and NN_name.ipynb into step (the newer one wins)
+	$(BIN)/jupytext --sync $(NOTEBOOKS)
+
+lint: env ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint ## lint, types and the tests that take seconds
+	$(BIN)/python -m pytest
+
+test-slow: env ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lab: env ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+clean: ## remove the built book and caches; keeps runs and the environment
+	rm -rf _build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find ncdss_lib tests book -name __pycache__ -type d -prune -exec rm -rf {} +
