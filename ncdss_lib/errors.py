@@ -1,0 +1,30 @@
+"""The two ways a command can end badly, and the exit status of each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NCDSSError(Exception):
+    """An error whose message is meant for the user: what was found, where, what was expected, what to do next."""
+
+    exit_code = 1
+
+
+class InputError(NCDSSError):
+    """The input or the options are wrong (exit status 2). Nothing was written."""
+
+    exit_code = 2
+
+
+class RunError(NCDSSError):
+    """The work itself failed: a full disk, a loss that is not finite, a failed notebook (exit status 1)."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ``name``'s nearest valid spelling as a phrase for an error message, then the full list."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Valid: {', '.join(valid)}."
