@@ -1,0 +1,1 @@
+"""Networks: encoders, the segmenter and its heads, the mean teacher, and the cache of dense features."""

@@ -1,0 +1,51 @@
+"""The mean teacher of self-training (Tarvainen and Valpola 2017; EUMS, section 10 of the method reference)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def ema_update(teacher: nn.Module, student: nn.Module, momentum: float, buffers: Literal["own", "copy", "average"]) -> None:
+    """teacher <- momentum * teacher + (1 - momentum) * student, in place.
+
+    Args:
+        teacher, student: networks with the same parameters and buffers.
+        momentum: 0.99 as published; the half-life is log(1/2) / log(momentum) = 69 steps.
+        buffers: batch-norm statistics. ``own`` (published) leaves those that the teacher gathered itself, ``copy`` takes the
+            student's, ``average`` (ours, because they should fit the averaged weights) treats them as the parameters.
+    """
+    for mine, its in zip(teacher.parameters(), student.parameters(), strict=True):
+        mine.lerp_(its, 1 - momentum)
+    if buffers == "own":
+        return
+    for buffer, its_buffer in zip(teacher.buffers(), student.buffers(), strict=True):
+        if buffers == "average" and buffer.is_floating_point():
+            buffer.lerp_(its_buffer, 1 - momentum)
+        else:
+            buffer.copy_(its_buffer)
+
+
+def make_teacher(student: nn.Module, other: nn.Module | None = None) -> nn.Module:
+    """A frozen network in the student's shape: a copy of it, or of ``other`` (the independently initialised one, as published)."""
+    teacher = copy.deepcopy(other if other is not None else student)
+    return teacher.requires_grad_(False)
+
+
+@torch.no_grad()
+def hard_pseudo_labels(logits: Tensor, confidence: float) -> Tensor:
+    """The teacher's labels for unlabelled pixels.
+
+    Args:
+        logits: float [B, C, H, W].
+        confidence: pixels whose highest probability is below become 255; 0 (published) keeps all.
+
+    Returns:
+        int64 [B, H, W], classes 0..C-1 or 255.
+    """
+    probability, label = logits.softmax(1).max(1)
+    return label.masked_fill_(probability < confidence, 255)

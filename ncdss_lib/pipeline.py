@@ -1,0 +1,309 @@
+"""A run: one data set, fold, recipe and seed; the order of its stages; what is skipped and what is made.
+
+A stage is a function from the run and its own new folder to a dictionary of numbers. Its folder appears whole or not at all, with a
+manifest of everything that it was made from; it is made again only when that changes.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from ncdss_lib import __version__
+from ncdss_lib.data import open_dataset
+from ncdss_lib.data.base import SegmentationData, Splits, label_space, make_splits
+from ncdss_lib.data.views import VIEW_NAMES, FeatureViews, ImageViews, Views, feature_cache_key, load_view
+from ncdss_lib.errors import InputError, nearest
+from ncdss_lib.models.encoders import Encoder, weights_stamp
+from ncdss_lib.models.feature_cache import FeatureCache, build_cache
+from ncdss_lib.models.segmenter import Segmenter, build_segmenter
+from ncdss_lib.recipes import Recipe, Training, load_recipe
+from ncdss_lib.runtime import Runtime
+from ncdss_lib.stages import base_training, basic_framework, clustering, entropy_ranking, eums, evaluation
+from ncdss_lib.store import (
+    cache_root,
+    commit_folder,
+    disk_errors,
+    fingerprint,
+    manifest,
+    partial_folder,
+    read_json,
+    runs_root,
+    write_json,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the method.
+
+    Attributes:
+        compute: what it does: (run, new folder) -> numbers for its manifest.
+        after: stages whose artefacts it reads.
+    """
+
+    compute: Callable[[Run, Path], dict[str, Any]]
+    after: tuple[str, ...]
+
+
+STAGES: dict[str, Stage] = {
+    "base_training": Stage(base_training.compute, ()),
+    "clustering": Stage(clustering.compute, ("base_training",)),
+    "basic_framework": Stage(basic_framework.compute, ("base_training", "clustering")),
+    "entropy_ranking": Stage(entropy_ranking.compute, ("clustering", "basic_framework")),
+    "eums": Stage(eums.compute, ("clustering", "basic_framework", "entropy_ranking")),
+    "evaluation": Stage(evaluation.compute, ("base_training", "clustering", "basic_framework", "entropy_ranking", "eums")),
+}
+_NEUTRAL = {"workers"}  # fields of recipe.data that say how fast, not what
+
+
+class Run:
+    """One run of the pipeline.
+
+    Attributes:
+        data, fold, seed, recipe, folder: what is run, and where its artefacts are.
+        labels, splits, views, runtime: derived, made when first used.
+    """
+
+    def __init__(self, data: SegmentationData, fold: int, seed: int, recipe: Recipe, folder: Path, device: str = "auto") -> None:
+        self.data, self.fold, self.seed, self.recipe, self.folder = data, fold, seed, recipe, folder
+        self.labels = label_space(data, fold)
+        self.splits: Splits = make_splits(data, self.labels, base_list=recipe.data.base_list)
+        self._device = device
+        self.skipped: dict[str, bool] = {}
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        return Runtime(self._device, self.recipe.compute)
+
+    @cached_property
+    def views(self) -> Views:
+        """Where inputs come from; with cached features the cache is built here, once for all folds and seeds."""
+        config, model = self.recipe.data, self.recipe.model
+        if config.features == "online":
+            return ImageViews(self.data, config)
+        folder = build_cache(
+            cache_root() / "features",
+            feature_cache_key(self.data, config, model),
+            {view: [*self.data.train_ids, *(self.data.val_ids if view == "clean" else ())] for view in VIEW_NAMES},
+            lambda view, i: load_view(self.data, config, view, i),
+            lambda: Encoder(model),
+            self.runtime,
+            self.recipe.compute.inference_batch,
+        )
+        return FeatureViews(FeatureCache(folder), self.data, config)
+
+    @property
+    def clusters(self) -> dict[str, int]:
+        """K of each fine-tuned model."""
+        novel = self.labels.num_novel
+        over = novel * self.recipe.clustering.over_clustering
+        return {"basic": novel, "basic_oc": over, "eums": over}
+
+    def new_segmenter(self, clusters: int, *, seed: int) -> Segmenter:
+        """A fresh network with 1 + B + clusters outputs, on the run's kind of input and device."""
+        channels = sum(self.views.channels) if self.views.channels else None
+        model = build_segmenter(self.recipe.model, 1 + self.labels.num_base + clusters, feature_channels=channels, seed=seed)
+        return self.runtime.prepare(model)  # type: ignore[return-value]
+
+    def truth(self, image_id: str, *, hide_novel: bool = False) -> np.ndarray:
+        """Ground truth of an image in contiguous ids, uint8 [H, W]."""
+        return self.labels.to_contiguous(self.data.mask(image_id), hide_novel=hide_novel)
+
+    def training_config(self, model: str) -> Training:
+        """The section of the recipe by which ``base``, ``basic``, ``basic_oc`` or ``eums`` is trained."""
+        recipe = self.recipe
+        return {"base": recipe.base_training, "eums": recipe.eums}.get(model, recipe.basic_framework)
+
+    def weights(self, model: str, suffix: str | None = None) -> Path:
+        """The weights file of ``base``, ``basic``, ``basic_oc`` or ``eums``.
+
+        Args:
+            suffix: "" the last epoch, "_best" the best on validation, None what the recipe hands on.
+        """
+        stage = {"base": "base_training", "eums": "eums"}.get(model, "basic_framework")
+        config = self.training_config(model)
+        stem = "eums_teacher" if model == "eums" and self.recipe.eums.inference == "teacher" else model
+        if suffix is None:
+            suffix = "_best" if config.select == "best_val" else ""
+        return self.folder / stage / f"{stem}{suffix}.safetensors"
+
+    def load_state(self, model: str) -> dict[str, torch.Tensor]:
+        """The weights of a trained model, as a plain state dict on the run's device."""
+        return load_file(self.weights(model), device=str(self.runtime.device))
+
+    def key(self, stage: str) -> str:
+        """The fingerprint of everything that a stage is made from: the data, its section of the recipe, the stages before it."""
+        recipe = self.recipe
+        return fingerprint(
+            {
+                "stage": stage,
+                "version": 1,
+                "data": [self.data.fingerprint(), recipe.data.model_dump(exclude=_NEUTRAL)],
+                "model": [recipe.model.model_dump(), weights_stamp(recipe.model)],
+                "settings": getattr(recipe, stage).model_dump(),
+                "run": [self.fold, self.seed],
+                "after": [self.key(earlier) for earlier in STAGES[stage].after],
+            }
+        )
+
+    def is_current(self, stage: str) -> bool:
+        """Whether a stage's folder was made from today's inputs."""
+        return manifest(self.folder / stage).get("key") == self.key(stage)
+
+    def ensure(self, stage: str) -> Path:
+        """Return a stage's folder, computing it and the stages before it as far as they are not current."""
+        if stage not in STAGES:
+            raise InputError(f"unknown stage {stage!r}: {nearest(stage, STAGES)}")
+        for earlier in STAGES[stage].after:
+            self.ensure(earlier)
+        folder = self.folder / stage
+        if stage in self.skipped:
+            return folder
+        if self.is_current(stage):
+            self.skipped[stage] = True
+            return folder
+        self.skipped[stage] = False
+        views = self.views  # features are extracted outside the stage's own time
+        assert views is not None
+        started = time.perf_counter()
+        _reset_peak_memory(self.runtime.device)
+        key = self.key(stage)
+        with disk_errors(f"stage {stage}", self.folder):
+            self.runtime.barrier()
+            if self.runtime.is_main:
+                partial = partial_folder(folder, key)
+            self.runtime.barrier()
+            partial = folder.with_name(f".{folder.name}.partial")
+            numbers = STAGES[stage].compute(self, partial)
+            self.runtime.barrier()
+            if self.runtime.is_main:
+                commit_folder(
+                    partial,
+                    folder,
+                    {
+                        "key": key,
+                        "seconds": round(time.perf_counter() - started, 3),
+                        "peak_memory_bytes": _peak_memory(self.runtime.device),
+                        "settings": {s: getattr(self.recipe, s).model_dump() for s in ("data", "model", stage)},
+                        "numbers": numbers,
+                    },
+                )
+            self.runtime.barrier()
+        return folder
+
+    def numbers(self, stage: str) -> dict[str, Any]:
+        """The numbers that a stage wrote into its manifest."""
+        return manifest(self.ensure(stage))["numbers"]
+
+    def write_report(self) -> Path:
+        """Compute what is missing and write ``report.json`` (schema 1)."""
+        for stage in STAGES:
+            self.ensure(stage)
+        clusters, scores = self.numbers("clustering"), self.numbers("evaluation")
+        stages = {name: manifest(self.folder / name) for name in STAGES}
+        report = {
+            "schema": 1,
+            "dataset": self.data.name,
+            "fold": self.fold,
+            "seed": self.seed,
+            "recipe": self.recipe.name,
+            "config": self.recipe.model_dump(exclude={"name"}, mode="json"),
+            "versions": _versions(),
+            "device": self.runtime.describe(),
+            "classes": {"base": list(self.labels.base_names), "novel": list(self.labels.novel_names)},
+            "images": {
+                "base": len(self.splits.base),
+                "novel": len(self.splits.novel),
+                "novel_used": clusters["novel_used"],
+                "no_saliency": clusters["no_saliency"],
+                "below_min_area": clusters["below_min_area"],
+                "val": len(self.splits.val),
+            },
+            "saliency": self.data.saliency_note,
+            "clustering": {"pca_dims": clusters["pca_dims"], "explained_variance": clusters["explained_variance"]},
+            "stages": {
+                name: {
+                    "seconds": entry["seconds"],
+                    "peak_memory_bytes": entry["peak_memory_bytes"],
+                    "skipped": self.skipped.get(name, True),
+                }
+                for name, entry in stages.items()
+            },
+            "models": scores["models"],
+            "pseudo_labels": scores["pseudo_labels"],
+        }
+        path = self.folder / "report.json"
+        if self.runtime.is_main:
+            with disk_errors("report.json", self.folder):
+                write_json(path, report)
+        return path
+
+    def report(self) -> dict[str, Any]:
+        """The contents of report.json, written before if it is not there."""
+        path = self.folder / "report.json"
+        return read_json(path if path.is_file() else self.write_report())
+
+
+def run_folder(dataset: str, fold: int, recipe: str, seed: int, out: str | Path | None = None) -> Path:
+    """``out``, or ``runs/DATASET/foldF/RECIPE/seedS`` of the project."""
+    return Path(out) if out else runs_root() / dataset / f"fold{fold}" / recipe / f"seed{seed}"
+
+
+def open_run(
+    dataset: str = "toyscenes", data_root: str | None = None, fold: int = 0, seed: int = 0, recipe: str = "laptop",
+    out: str | None = None, overrides: Sequence[str] = (), device: str | None = None,
+) -> Run:  # fmt: skip
+    """Open (or begin) a run. The arguments are the parameters of every notebook and the options of ``ncdss run``.
+
+    Args:
+        device: auto, cpu or cuda; None takes ``$NCDSS_DEVICE``, or auto.
+
+    Raises:
+        InputError: anything about the data or the options that is wrong; nothing is written before it is raised.
+    """
+    settings = load_recipe(recipe, overrides)
+    if seed < 0:
+        raise InputError(f"--seed {seed}: seeds are 0 or greater.")
+    data = open_dataset(dataset, data_root, cache_root())
+    device = device or os.environ.get("NCDSS_DEVICE") or "auto"
+    return Run(data, fold, seed, settings, run_folder(dataset, fold, recipe, seed, out), device)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "scikit-learn", "papermill")
+    versions = {"python": platform.python_version(), "ncdss": __version__}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif os.access("/proc/self/clear_refs", os.W_OK):
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Bytes: of the device for CUDA, else of the process (None where the system does not tell)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    return next((int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM")), None)

@@ -1,0 +1,125 @@
+"""Devices, precision and processes, behind one object, so that the loops of the stages stay plain.
+
+Lightning Fabric does the work: it starts nothing by itself, reads torchrun's environment, and turns the same loop into mixed
+precision or DDP. (Accelerate would do as well; Fabric keeps its state in one explicit object rather than in environment variables.)
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor, nn
+
+from ncdss_lib.errors import InputError
+from ncdss_lib.recipes import Compute
+
+T = TypeVar("T")
+
+
+class Runtime:
+    """One process of a run.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        compute: precision, memory format, compilation.
+
+    Raises:
+        InputError: ``cuda`` is asked for and there is none.
+    """
+
+    def __init__(self, device: str = "auto", compute: Compute | None = None) -> None:
+        compute = compute or Compute()
+        if device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"unknown device {device!r}: choose auto, cpu or cuda (--device).")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("--device cuda: PyTorch sees no CUDA device here. Use --device cpu, or check the driver with nvidia-smi.")
+        accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        bf16 = compute.precision == "bf16" or (compute.precision == "auto" and _multiplies_bf16(accelerator))
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+        self.fabric = Fabric(
+            accelerator=accelerator,
+            devices=local,
+            num_nodes=world // local,
+            # Buffers are synchronised by us (sync_buffers): DDP's own broadcast writes into batch-norm buffers between the forwards
+            # of one step, which breaks the backward pass.
+            strategy=DDPStrategy(broadcast_buffers=False) if world > 1 else "auto",
+            precision="bf16-mixed" if bf16 else "32-true",
+        )
+        self.fabric.launch()
+        self.precision = "bf16" if bf16 else "fp32"
+        self.device: torch.device = self.fabric.device
+        self.rank, self.world_size = self.fabric.global_rank, self.fabric.world_size
+        self.is_main = self.rank == 0
+        self._channels_last, self._compile = compute.channels_last, compute.compile
+
+    def describe(self) -> dict[str, Any]:
+        """The ``device`` entry of report.json."""
+        cuda = self.device.type == "cuda"
+        name = torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine()
+        return {"type": self.device.type, "name": name, "processes": self.world_size, "precision": self.precision}
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device, channels-last."""
+        module = module.to(self.device)
+        return module.to(memory_format=torch.channels_last) if self._channels_last else module
+
+    def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        """The training form of a prepared model and its optimiser: autocast, DDP, optionally compiled."""
+        compiled: Any = torch.compile(model) if self._compile else model
+        return self.fabric.setup(compiled, optimizer, move_to_device=False)
+
+    def autocast(self) -> Any:
+        """Context of mixed precision, for forwards of a model that is not set up."""
+        return self.fabric.autocast()
+
+    def to_device(self, batch: T) -> T:
+        return self.fabric.to_device(batch)
+
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's share of a list; shares are disjoint and cover it."""
+        return items[self.rank :: self.world_size]
+
+    def gather(self, shares: list[T]) -> list[T]:
+        """All processes' lists (anything that pickles), concatenated in rank order."""
+        if self.world_size == 1:
+            return shares
+        everything: list[list[T]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(everything, shares)
+        return [item for share in everything for item in share]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum of a tensor over all processes."""
+        if self.world_size > 1:
+            tensor = tensor.clone()
+            dist.all_reduce(tensor)
+        return tensor
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    def sync_buffers(self, module: nn.Module) -> None:
+        """Average the floating-point buffers (batch-norm statistics) over processes.
+
+        Each process normalises its own shard and keeps its own running statistics; evaluation, checkpoints and teacher copies need
+        one set.
+        """
+        if self.world_size > 1:
+            for buffer in module.buffers():
+                if buffer.is_floating_point():
+                    dist.all_reduce(buffer)
+                    buffer /= self.world_size
+
+
+def _multiplies_bf16(accelerator: str) -> bool:
+    if accelerator == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported())

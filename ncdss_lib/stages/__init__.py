@@ -1,0 +1,1 @@
+"""The method, one module a stage, in the order of the paper."""

@@ -1,0 +1,35 @@
+"""Stage 1, base training: supervised segmentation of the base classes (method reference, section 3).
+
+In: images with a base class and their ground truth, novel classes hidden as background.
+Out: ``base.safetensors``, ``base_history.csv``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ncdss_lib.data.views import Source
+from ncdss_lib.metrics import score
+from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.training import Batches, Losses, fit, pixel_cross_entropy
+
+if TYPE_CHECKING:
+    from ncdss_lib.pipeline import Run
+
+
+def compute(run: Run, folder: Path) -> dict[str, Any]:
+    """Train the base model with 1 + B outputs."""
+    config = run.recipe.base_training
+    model = run.new_segmenter(0, seed=run.seed)
+    labelled = Source("base_train", run.splits.base_train, lambda i: run.truth(i, hide_novel=True), config.batch_size)
+
+    def step_loss(model: Any, batches: Batches, epoch: int) -> Losses:
+        batch = batches["base_train"]
+        return {"loss": pixel_cross_entropy(model(batch["x"]), batch["y"], run)}
+
+    def base_miou(model: Any) -> float:
+        return score(confusion_on_val(run, model, run.views.size), run.labels).base_miou or 0.0
+
+    fit(run, "base", model, [labelled], step_loss, config, folder, validate=base_miou)
+    return {"images": len(labelled.ids), "epochs": config.epochs}

@@ -1,0 +1,51 @@
+"""Stage 3, the basic framework: fine-tune on base images with truth and novel images with pseudo-labels (section 8).
+
+In: pseudo-labels for K = N (``basic``) and for over-clustering (``basic_oc``).
+Out: for both, ``NAME.safetensors`` and ``NAME_history.csv``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ncdss_lib.data.views import Source
+from ncdss_lib.metrics import score
+from ncdss_lib.models.segmenter import warm_start
+from ncdss_lib.stages.clustering import read_pseudo_label, used_images
+from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.training import Batches, Losses, fit, pixel_cross_entropy
+
+if TYPE_CHECKING:
+    from ncdss_lib.pipeline import Run
+
+
+def compute(run: Run, folder: Path) -> dict[str, Any]:
+    """Train ``basic`` and ``basic_oc``."""
+    used = used_images(run.folder / "clustering")
+    for name in ("basic", "basic_oc"):
+        _fine_tune(run, name, run.clusters[name], used, folder)
+    return {"base_images": len(run.splits.base), "novel_images": len(used), "epochs": run.recipe.basic_framework.epochs}
+
+
+def _fine_tune(run: Run, name: str, clusters: int, used: list[str], folder: Path) -> None:
+    config = run.recipe.basic_framework
+    model = run.new_segmenter(clusters, seed=run.seed)
+    if config.init == "base":
+        warm_start(model, run.load_state("base"))
+    # Both models share the names of the sources, so they see the same batches.
+    base = Source("base", run.splits.base, run.truth, config.batch_size)
+    novel = Source("novel", used, lambda i: read_pseudo_label(run.folder / "clustering", clusters, i), config.batch_size)
+
+    def step_loss(model: Any, batches: Batches, epoch: int) -> Losses:
+        # Two forwards: the head's batch-norm normalises base and novel images each by their own statistics.
+        on_base = pixel_cross_entropy(model(batches["base"]["x"]), batches["base"]["y"], run)
+        on_novel = pixel_cross_entropy(model(batches["novel"]["x"]), batches["novel"]["y"], run)
+        return {"loss": (on_base + on_novel) / 2, "base": on_base, "novel": on_novel}
+
+    fit(run, name, model, [base, novel], step_loss, config, folder, validate=lambda model: novel_miou(run, model))
+
+
+def novel_miou(run: Run, model: Any) -> float:
+    """Novel mIoU on validation under the published matching, by which the published protocol chooses an epoch."""
+    return score(confusion_on_val(run, model, run.views.size), run.labels).novel_miou or 0.0

@@ -1,0 +1,225 @@
+"""Stage 2, clustering pseudo-labelling: saliency minus base classes, one prototype an image, k-means, fusion (sections 4 to 7).
+
+In: the base model; novel images with their saliency maps; the ImageNet encoder.
+Out: ``base_pred/ID.png`` (confident base classes), ``novel_map/ID.png`` ({0, 1}), ``images.csv`` (what became of each novel image and
+its clusters), ``prototypes.safetensors``, and for each K ``pseudo_labels_K/ID.png``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+from ncdss_lib.data.views import read_labels, resize_labels
+from ncdss_lib.errors import InputError
+from ncdss_lib.inference import load_model, predict
+from ncdss_lib.labels import IGNORE
+from ncdss_lib.models.encoders import Encoder
+
+if TYPE_CHECKING:
+    from ncdss_lib.pipeline import Run
+
+
+def confident_base(logits: Tensor, confidence: float) -> Tensor:
+    """Pixels that the base model takes for a base class with confidence (section 4).
+
+    Args:
+        logits: float [B, 1 + B, H, W] of the base model.
+        confidence: the published value is 0.9, compared strictly.
+
+    Returns:
+        uint8 [B, H, W]: the base class 1..B where its probability is greater than ``confidence``, else 0.
+    """
+    probability, label = logits.softmax(1).max(1)
+    return torch.where(probability > confidence, label, 0).to(torch.uint8)
+
+
+def adjoint_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Weights at feature resolution that pool as the mask does after bilinear upsampling.
+
+    Upsampling is linear, ``u = W f``, so the sum of ``u`` over a mask ``m`` is ``sum (W f) m = sum f (W^T m)``. W is separable, so W^T m
+    is a product with two small matrices, and the upsampled features are never made (2 GB an image at 512 px and 2048 channels).
+
+    Args:
+        mask: bool or float [S, T].
+        height, width: of the features.
+
+    Returns:
+        float32 [height, width]; its sum is that of the mask.
+    """
+    rows, columns = _bilinear_matrix(mask.shape[0], height), _bilinear_matrix(mask.shape[1], width)
+    return rows.T @ mask.astype(np.float32) @ columns
+
+
+def _bilinear_matrix(large: int, small: int) -> np.ndarray:
+    """W of 1-D bilinear upsampling (align_corners=False), float32 [large, small]."""
+    unit = torch.eye(small)[:, None, :]
+    return F.interpolate(unit, large, mode="linear", align_corners=False)[:, 0].T.numpy()
+
+
+def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:
+    """One L2-normalised prototype an image: the sum of features under the novel mask (section 6).
+
+    Args:
+        features: float [B, C, h, w].
+        weights: float [B, h, w] from :func:`adjoint_mask`.
+
+    Returns:
+        float32 [B, C] of unit length.
+    """
+    return F.normalize(torch.einsum("bchw,bhw->bc", features.float(), weights.float()), dim=1)
+
+
+def fuse(base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: int) -> np.ndarray:
+    """The pseudo-label of an image: confident base classes first, then its cluster on the novel mask, else background (section 7).
+
+    Args:
+        base_pred: uint8 [H, W], 0..B.
+        novel_map: bool [H, W].
+        cluster: 1..K.
+
+    Returns:
+        uint8 [H, W]: 0, 1..B, or B + cluster.
+    """
+    return np.where(base_pred > 0, base_pred, novel_map * (num_base + cluster)).astype(np.uint8)
+
+
+def cluster_prototypes(prototypes: np.ndarray, clusters: int, *, dims: int, whiten: bool, n_init: int, seed: int) -> tuple[np.ndarray, PCA]:
+    """PCA, then k-means++ (section 6).
+
+    Args:
+        prototypes: float [N, C].
+        clusters: K.
+        dims: dimensions kept, at most N - 1.
+
+    Returns:
+        Cluster of each prototype, int64 [N] in 1..K, and the fitted PCA.
+    """
+    pca = PCA(min(dims, len(prototypes) - 1, prototypes.shape[1]), whiten=whiten, svd_solver="full")
+    reduced = pca.fit_transform(prototypes)
+    return KMeans(clusters, n_init=n_init, random_state=seed).fit_predict(reduced).astype(np.int64) + 1, pca
+
+
+def compute(run: Run, folder: Path) -> dict[str, Any]:
+    """From the base model to pseudo-labels for K = novel classes and K = over_clustering times that."""
+    images = _novel_maps(run, folder)
+    used = images.index[images["status"] == "used"].tolist()
+    largest = max(run.clusters.values())
+    if len(used) < largest:
+        raise InputError(
+            f"more clusters than images: K = {largest}, but only {len(used)} of {len(images)} novel images are left "
+            f"({(images['status'] == 'no_saliency').sum()} without saliency, {(images['status'] == 'below_min_area').sum()} below the area "
+            "limit). Use more images, lower clustering.min_area_fraction / min_area_pixels, or clustering.over_clustering."
+        )
+    prototypes = _prototypes(run, folder, used)
+    config, numbers = run.recipe.clustering, {}
+    if run.runtime.is_main:
+        save_file({"prototypes": torch.from_numpy(prototypes)}, folder / "prototypes.safetensors")
+    for k in sorted(set(run.clusters.values())):
+        assigned, pca = cluster_prototypes(prototypes, k, dims=config.pca_dims, whiten=config.whiten, n_init=config.n_init, seed=run.seed)
+        images[f"cluster_{k}"] = pd.Series(assigned, index=used).reindex(images.index).astype("Int64")
+        numbers = {"pca_dims": int(pca.n_components_), "explained_variance": float(pca.explained_variance_ratio_.sum())}
+        for i, cluster in zip(run.runtime.shard(used), run.runtime.shard(assigned.tolist()), strict=True):
+            base_pred, novel_map = read_labels(folder / "base_pred" / f"{i}.png"), read_labels(folder / "novel_map" / f"{i}.png") > 0
+            pseudo = fuse(base_pred, novel_map, cluster, run.labels.num_base)
+            if config.uncertain_label == IGNORE:
+                pseudo[(pseudo == 0) & (read_labels(folder / "uncertain" / f"{i}.png") > 0)] = IGNORE
+            write_labels(folder / f"pseudo_labels_{k}" / f"{i}.png", pseudo)
+    if run.runtime.is_main:
+        images.to_csv(folder / "images.csv")
+    status = images["status"].value_counts()
+    return {
+        "novel_used": len(used),
+        "no_saliency": int(status.get("no_saliency", 0)),
+        "below_min_area": int(status.get("below_min_area", 0)),
+        **numbers,
+    }
+
+
+def _novel_maps(run: Run, folder: Path) -> pd.DataFrame:
+    """Base-class removal and the area rule: one row a novel image, with its area and status."""
+    config = run.recipe.clustering
+    saliency_ids = [i for i in run.splits.novel if run.data.saliency(i) is not None]
+    rows: list[tuple[str, int, float]] = []
+    for ids, logits in predict(run, load_model(run, "base"), saliency_ids, run.views.size, "base-class removal"):
+        base_preds = confident_base(logits, config.base_confidence).cpu().numpy()
+        guesses = (logits.argmax(1) > 0).to(torch.uint8).cpu().numpy()
+        for i, small, guess in zip(ids, base_preds, guesses, strict=True):
+            salient = run.data.saliency(i)
+            assert salient is not None
+            base_pred = resize_labels(small, salient.shape)
+            novel_map = salient & (base_pred == 0)
+            write_labels(folder / "base_pred" / f"{i}.png", base_pred)
+            write_labels(folder / "novel_map" / f"{i}.png", novel_map.astype(np.uint8))
+            if config.uncertain_label == IGNORE:
+                write_labels(folder / "uncertain" / f"{i}.png", resize_labels(guess, salient.shape))
+            rows.append((i, int(novel_map.sum()), float(novel_map.mean())))
+    images = pd.DataFrame(index=pd.Index(run.splits.novel, name="id"), columns=["area", "share"], dtype=float)
+    images["status"] = "no_saliency"
+    for i, area, share in run.runtime.gather(rows):
+        large = area > config.min_area_pixels and share > config.min_area_fraction
+        images.loc[i, ["area", "share", "status"]] = [area, share, "used" if large else "below_min_area"]
+    return images
+
+
+@torch.inference_mode()
+def _prototypes(run: Run, folder: Path, used: list[str]) -> np.ndarray:
+    """float32 [N, C]: one prototype a used image, from the deepest stage of the ImageNet encoder."""
+    runtime, views = run.runtime, run.views
+    encoder: nn.Module = nn.Identity() if views.channels else runtime.prepare(Encoder(run.recipe.model).eval())
+    deepest = (views.channels or encoder.channels)[-1]  # type: ignore[index]
+    found: list[tuple[str, np.ndarray]] = []
+    for ids, inputs in views.clean(runtime.shard(used), run.recipe.compute.inference_batch):
+        with runtime.autocast():
+            features = encoder(runtime.to_device(inputs))[:, -deepest:]
+        masks = [resize_labels(read_labels(folder / "novel_map" / f"{i}.png"), views.size) > 0 for i in ids]
+        weights = np.stack([adjoint_mask(mask, *features.shape[-2:]) for mask in masks])
+        found += zip(ids, masked_prototype(features, runtime.to_device(torch.from_numpy(weights))).cpu().numpy(), strict=True)
+    by_id = dict(runtime.gather(found))
+    return np.stack([by_id[i] for i in used])
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write uint8 [H, W] as an 8-bit palette PNG with the 256 colours of PASCAL VOC, so that ids above 20 survive."""
+    path.parent.mkdir(exist_ok=True)
+    png = Image.fromarray(labels)
+    png.putpalette(_voc_palette().ravel().tolist())
+    png.save(path)
+
+
+def _voc_palette() -> np.ndarray:
+    """The bit-interleaved colour map of PASCAL VOC, uint8 [256, 3]."""
+    index = np.arange(256)[:, None]
+    bits = [((index >> (3 * b + np.arange(3))) & 1) << (7 - b) for b in range(3)]
+    return np.sum(bits, 0).astype(np.uint8)
+
+
+def images_table(folder: Path) -> pd.DataFrame:
+    """``images.csv`` of a clustering folder, indexed by image id."""
+    return pd.read_csv(folder / "images.csv", index_col="id", dtype={"id": str})
+
+
+def used_images(folder: Path) -> list[str]:
+    """Ids of the novel images that have a pseudo-label, sorted."""
+    images = images_table(folder)
+    return images.index[images["status"] == "used"].tolist()
+
+
+def read_pseudo_label(folder: Path, clusters: int, image_id: str) -> np.ndarray:
+    """Pseudo-label of an image for K clusters, uint8 [H, W]."""
+    return read_labels(folder / f"pseudo_labels_{clusters}" / f"{image_id}.png")
+
+
+def read_prototypes(folder: Path) -> np.ndarray:
+    """Prototypes of :func:`used_images`, float32 [N, C]."""
+    return load_file(folder / "prototypes.safetensors")["prototypes"].numpy()

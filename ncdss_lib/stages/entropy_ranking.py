@@ -1,0 +1,102 @@
+"""Stage 4, entropy ranking: novel images into clean and unclean by the entropy of the basic model (section 9).
+
+In: ``basic_oc`` and its pseudo-labels.
+Out: ``ranking.csv``: id, cluster, entropy (ascending), split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ncdss_lib.data.views import resize_labels
+from ncdss_lib.inference import load_model, predict
+from ncdss_lib.labels import IGNORE
+from ncdss_lib.stages.clustering import images_table, read_pseudo_label, used_images
+
+if TYPE_CHECKING:
+    from ncdss_lib.pipeline import Run
+
+
+def entropy_map(logits: Tensor) -> Tensor:
+    """Entropy of the prediction at each pixel, divided by log2 C.
+
+    Args:
+        logits: float [B, C, H, W].
+
+    Returns:
+        float [B, H, W] in 0..1.
+    """
+    log_p = logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
+
+
+def region_entropy(entropy: Tensor, region: Tensor) -> Tensor:
+    """Score of an image: mean entropy over its pseudo-novel region.
+
+    Args:
+        entropy: float [B, H, W].
+        region: bool [B, H, W].
+
+    Returns:
+        float [B]; infinite where the region is empty, so that such an image is unclean (the published NaN has no place in an order).
+    """
+    total, area = (entropy * region).sum((1, 2)), region.sum((1, 2))
+    return torch.where(area > 0, total / area.clamp(min=1), torch.inf)
+
+
+def split_clean(entropy: np.ndarray, clusters: np.ndarray, share: float, per: Literal["dataset", "cluster"]) -> np.ndarray:
+    """Which images are clean: the ``share`` of lowest entropy.
+
+    Args:
+        entropy: float [N].
+        clusters: int [N].
+        per: rank all images together (published), or each cluster by itself (ours, because a global ranking empties whole clusters).
+
+    Returns:
+        bool [N]; int(N * share) are True (of each group, rounded half up where the groups are clusters). Infinite entropy is never clean.
+    """
+    clean = np.zeros(len(entropy), bool)
+    groups = [np.arange(len(entropy))] if per == "dataset" else [np.flatnonzero(clusters == k) for k in np.unique(clusters)]
+    for group in groups:
+        count = int(len(group) * share) if per == "dataset" else int(len(group) * share + 0.5)
+        clean[group[np.argsort(entropy[group], kind="stable")[:count]]] = True
+    return clean & np.isfinite(entropy)
+
+
+def image_entropies(run: Run, model: nn.Module, ids: Sequence[str]) -> dict[str, float]:
+    """Entropy score of each image under a model, over the regions of its over-clustered pseudo-label."""
+    clusters, first, size = run.clusters["eums"], 1 + run.labels.num_base, run.views.size
+    found: list[tuple[str, float]] = []
+    for batch, logits in predict(run, model, ids, size, "entropy"):
+        labels = np.stack([resize_labels(read_pseudo_label(run.folder / "clustering", clusters, i), size) for i in batch])
+        region = run.runtime.to_device(torch.from_numpy((labels >= first) & (labels != IGNORE)))
+        found += zip(batch, region_entropy(entropy_map(logits), region).tolist(), strict=True)
+    return dict(run.runtime.gather(found))
+
+
+def compute(run: Run, folder: Path) -> dict[str, Any]:
+    """Rank the novel images with ``basic_oc``."""
+    config, clusters = run.recipe.entropy_ranking, run.clusters["eums"]
+    used = used_images(run.folder / "clustering")
+    entropies = image_entropies(run, load_model(run, "basic_oc"), used)
+    ranking = pd.DataFrame(index=pd.Index(used, name="id"))
+    ranking["cluster"] = images_table(run.folder / "clustering").loc[used, f"cluster_{clusters}"].astype(int)
+    ranking["entropy"] = [entropies[i] for i in used]
+    clean = split_clean(ranking["entropy"].to_numpy(), ranking["cluster"].to_numpy(), config.clean_share, config.per)
+    ranking["split"] = np.where(clean, "clean", "unclean")
+    if run.runtime.is_main:
+        ranking.sort_values("entropy", kind="stable").to_csv(folder / "ranking.csv")
+    return {"clean": int(clean.sum()), "unclean": int((~clean).sum())}
+
+
+def read_ranking(folder: Path) -> pd.DataFrame:
+    """``ranking.csv``, indexed by image id, ascending entropy."""
+    return pd.read_csv(folder / "ranking.csv", index_col="id", dtype={"id": str})

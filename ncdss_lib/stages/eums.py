@@ -1,0 +1,99 @@
+"""Stage 5, EUMS: dynamic reassignment and self-training with a mean teacher (section 10).
+
+In: the clean and unclean images, the pseudo-labels, and ``basic_oc`` where the student is warm-started.
+Out: ``eums.safetensors`` (student), ``eums_teacher.safetensors``, ``eums_history.csv``, ``splits.csv`` (clean images by epoch).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ncdss_lib.data.views import Source
+from ncdss_lib.models.segmenter import upsample, warm_start
+from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher
+from ncdss_lib.stages.basic_framework import novel_miou
+from ncdss_lib.stages.clustering import read_pseudo_label
+from ncdss_lib.stages.entropy_ranking import image_entropies, read_ranking, split_clean
+from ncdss_lib.training import Batches, Losses, fit, pixel_cross_entropy
+
+if TYPE_CHECKING:
+    from ncdss_lib.pipeline import Run
+
+
+def ramp_up(epoch: float, length: float, maximum: float = 1.0) -> float:
+    """Weight of the self-training loss: ``maximum * exp(-5 (1 - min(epoch, length) / length)^2)``.
+
+    With length 5: .0067, .0408, .1653, .4493, .8187, then 1.
+    """
+    return maximum * math.exp(-5 * (1 - min(epoch, length) / length) ** 2) if length else maximum
+
+
+def compute(run: Run, folder: Path) -> dict[str, Any]:
+    """Train student and teacher."""
+    config, clusters = run.recipe.eums, run.clusters["eums"]
+    ranking = read_ranking(run.folder / "entropy_ranking")
+    student = run.new_segmenter(clusters, seed=run.seed + 1_000)
+    if config.init == "basic_oc":
+        warm_start(student, run.load_state("basic_oc"))
+    teacher = make_teacher(student, run.new_segmenter(clusters, seed=run.seed + 2_000) if config.teacher_init == "independent" else None)
+    if config.teacher_init == "independent" and config.init == "imagenet":
+        teacher.encoder.load_state_dict(student.encoder.state_dict())  # type: ignore[union-attr]
+
+    base = Source("base", run.splits.base, run.truth, config.batch_size)
+    clean = Source(
+        "clean",
+        ranking.index[ranking["split"] == "clean"].tolist(),
+        lambda i: read_pseudo_label(run.folder / "clustering", clusters, i),
+        config.batch_size,
+    )
+    unclean = Source("unclean", ranking.index[ranking["split"] == "unclean"].tolist(), None, config.batch_size)
+    size = run.recipe.data.target_size
+    splits = {"epoch_0": ranking["split"] == "clean"}
+
+    def reassign(epoch: int, student: Any) -> None:
+        """Dynamic reassignment: only the clean images that the student is still sure of stay clean."""
+        if epoch not in config.reassign_epochs:
+            return
+        record = folder / f"reassigned_{epoch}.csv"
+        if not record.is_file():  # there already when a run resumes after this epoch
+            entropies = image_entropies(run, student, clean.ids)
+            scores, groups = np.array([entropies[i] for i in clean.ids]), ranking.loc[clean.ids, "cluster"].to_numpy()
+            stays = split_clean(scores, groups, config.reassign_share, run.recipe.entropy_ranking.per)
+            run.runtime.barrier()
+            if run.runtime.is_main:
+                pd.DataFrame({"id": clean.ids, "entropy": scores, "clean": stays}).to_csv(record, index=False)
+            run.runtime.barrier()
+        table = pd.read_csv(record, dtype={"id": str})
+        unclean.ids = [*unclean.ids, *table.loc[~table["clean"], "id"]]
+        clean.ids = table.loc[table["clean"], "id"].tolist()
+        splits[f"epoch_{epoch}"] = pd.Series(ranking.index.isin(clean.ids), index=ranking.index)
+
+    def step_loss(student: Any, batches: Batches, epoch: int) -> Losses:
+        on_base = pixel_cross_entropy(student(batches["base"]["x"]), batches["base"]["y"], run)
+        on_clean = pixel_cross_entropy(student(batches["clean"]["x"]), batches["clean"]["y"], run)
+        prediction = student(batches["unclean"]["strong"])
+        ema_update(teacher, student, config.teacher_momentum, config.teacher_buffers)
+        teacher.train(config.teacher_mode == "train")
+        with torch.no_grad(), run.runtime.autocast():
+            logits = teacher(batches["unclean"]["weak"])
+        target = hard_pseudo_labels(upsample(logits.float(), size), config.confidence)
+        on_unclean = pixel_cross_entropy(prediction, target, run)
+        weight = ramp_up(epoch, config.ramp_up_epochs, config.max_weight)
+        loss = (on_base + on_clean) / 2 + weight * on_unclean
+        kept = (target != 255).float().mean()
+        return {"loss": loss, "base": on_base, "clean": on_clean, "unclean": on_unclean, "kept": kept}
+
+    fit(
+        run, "eums", student, [base, clean, unclean], step_loss, config, folder,
+        extra={"teacher": teacher}, before_epoch=reassign,
+        validate=lambda student: novel_miou(run, teacher if config.inference == "teacher" else student),
+    )  # fmt: skip
+    if run.runtime.is_main:
+        pd.DataFrame(splits).to_csv(folder / "splits.csv")
+    return {"clean": len(clean.ids), "unclean": len(unclean.ids), "epochs": config.epochs}

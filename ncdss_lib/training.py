@@ -1,0 +1,177 @@
+"""The one training loop that base training, the basic framework and EUMS share."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ncdss_lib.data.views import Source
+from ncdss_lib.errors import InputError, RunError
+from ncdss_lib.labels import IGNORE
+from ncdss_lib.recipes import Training
+
+if TYPE_CHECKING:
+    from ncdss_lib.pipeline import Run
+
+Batches = dict[str, dict[str, Tensor]]  # source name -> what its views hold
+Losses = dict[str, Tensor]  # "loss" is minimised, the rest is recorded
+
+
+def learning_rate_factor(config: Training, epoch: int, progress: float) -> float:
+    """What the learning rate is multiplied with.
+
+    Args:
+        epoch: 0-based. ``step``: 0.1 once it is greater than the milestone (published).
+        progress: share of all steps that are done. ``cosine``: half a cosine from 1 to 0.
+    """
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 0.1 if epoch > config.milestone else 1.0
+
+
+def pixel_cross_entropy(logits: Tensor, target: Tensor, run: Run) -> Tensor:
+    """Mean cross-entropy over the pixels that are not ignored, of all processes together.
+
+    Args:
+        logits: float [B, C, h, w], resized bilinearly to the target's size.
+        target: int64 [B, H, W], classes or 255.
+
+    Returns:
+        Scalar; 0 when every pixel is ignored. DDP averages gradients over processes, so each divides by the mean count.
+    """
+    logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
+    valid = run.runtime.sum((target != IGNORE).sum()) / run.runtime.world_size
+    return total / valid.clamp(min=1)
+
+
+def fit(
+    run: Run,
+    name: str,
+    model: nn.Module,
+    sources: Sequence[Source],
+    step_loss: Callable[[Any, Batches, int], Losses],
+    config: Training,
+    folder: Path,
+    *,
+    extra: dict[str, nn.Module] | None = None,
+    before_epoch: Callable[[int, Any], None] | None = None,
+    validate: Callable[[Any], float] | None = None,
+) -> None:
+    """Train ``model`` in place; leave ``NAME.safetensors`` (last epoch), ``NAME_best.safetensors`` and ``NAME_history.csv``.
+
+    Every random choice depends only on (seed, epoch, step), and a checkpoint is kept after each epoch: an interrupted training goes
+    on from there and ends with the same weights.
+
+    Args:
+        sources: lists of images; each step takes one batch from each.
+        step_loss: (model, batches by source name, epoch) -> losses; ``loss`` is minimised.
+        extra: further modules to keep in checkpoints (the teacher).
+        before_epoch: called with (epoch, model) before each epoch, also for the epochs of a resumed run that are over.
+        validate: called after each epoch when ``config.select`` is best_val; the highest value is kept as best.
+
+    Raises:
+        RunError: a loss is not finite.
+        InputError: a list is shorter than one batch.
+    """
+    runtime = run.runtime
+    for source in sources:
+        if len(source.ids) < source.batch_size and config.steps_per_epoch is None:
+            raise InputError(
+                f"{name}: the list {source.name!r} has {len(source.ids)} images, fewer than one batch of {source.batch_size}. "
+                f"Set {_section(config)}.batch_size lower or {_section(config)}.steps_per_epoch to a number."
+            )
+    optimizer = torch.optim.SGD(_parameter_groups(model, config), momentum=config.momentum, weight_decay=config.weight_decay)
+    modules = {"model": model, **(extra or {})}
+    checkpoint = folder / f"{name}_checkpoint.pt"
+    state: dict[str, Any] = {"epoch": 0, "history": [], "best": -1.0}
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=runtime.device, weights_only=True)
+        optimizer.load_state_dict(state["optimizer"])
+        for key, module in modules.items():
+            module.load_state_dict(state["modules"][key])
+    network, optimizer = runtime.setup(model, optimizer)
+    history: list[dict[str, float]] = state["history"]
+    progress = tqdm(total=config.epochs, initial=state["epoch"], desc=f"train {name}", unit="epoch", disable=not runtime.is_main)
+    for epoch in range(config.epochs):
+        if before_epoch:
+            before_epoch(epoch, model)
+        if epoch < state["epoch"]:
+            continue
+        steps = config.steps_per_epoch or min(len(s.ids) // s.batch_size for s in sources)
+        plans = [s.batches(run.seed, epoch, steps) for s in sources]
+        loaders = [run.views.train(s, [runtime.shard(ids) for ids in p], run.seed, epoch) for s, p in zip(sources, plans, strict=True)]
+        network.train()
+        sums: dict[str, Tensor] = {}
+        for step, batches in enumerate(zip(*loaders, strict=True)):
+            torch.manual_seed((run.seed * 1_000_003 + epoch) * 100_003 + step * runtime.world_size + runtime.rank)
+            factor = learning_rate_factor(config, epoch, (epoch * steps + step) / (config.epochs * steps))
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            named = {s.name: runtime.to_device(batch) for s, batch in zip(sources, batches, strict=True)}
+            losses = step_loss(network, named, epoch)
+            optimizer.zero_grad(set_to_none=True)
+            runtime.fabric.backward(losses["loss"])
+            optimizer.step()
+            for key, value in losses.items():
+                sums[key] = sums[key] + value.detach() if key in sums else value.detach()
+        means = {key: value.item() / steps for key, value in sums.items()}
+        if not all(math.isfinite(value) for value in means.values()):
+            raise RunError(
+                f"{name}: a loss is not finite in epoch {epoch} ({means}). Lower {_section(config)}.lr (now {config.lr}) "
+                "and run again; earlier stages are kept."
+            )
+        for module in modules.values():
+            runtime.sync_buffers(module)
+        history.append({"epoch": epoch, "steps": steps, **means})
+        if validate and config.select == "best_val":
+            miou = history[-1]["val_miou"] = validate(model)
+            if miou > state["best"]:
+                state["best"] = miou
+                _save(run, modules, folder, name, "_best")
+        if runtime.is_main:
+            weights = {key: module.state_dict() for key, module in modules.items()}
+            temporary = checkpoint.with_suffix(".tmp")
+            kept = {"epoch": epoch + 1, "history": history, "best": state["best"], "optimizer": optimizer.state_dict(), "modules": weights}
+            torch.save(kept, temporary)
+            temporary.replace(checkpoint)
+        progress.set_postfix(loss=f"{means['loss']:.3f}")
+        progress.update()
+    progress.close()
+    _save(run, modules, folder, name, "")
+    if runtime.is_main:
+        with (folder / f"{name}_history.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(history[-1]))
+            writer.writeheader()
+            writer.writerows(history)
+        checkpoint.unlink(missing_ok=True)
+    runtime.barrier()
+
+
+def _save(run: Run, modules: dict[str, nn.Module], folder: Path, name: str, suffix: str) -> None:
+    if run.runtime.is_main:
+        for key, module in modules.items():
+            stem = name if key == "model" else f"{name}_{key}"
+            safetensors.torch.save_file({n: t.contiguous() for n, t in module.state_dict().items()}, folder / f"{stem}{suffix}.safetensors")
+
+
+def _parameter_groups(model: Any, config: Training) -> list[dict[str, Any]]:
+    groups = []
+    for module, lr in ((model.head, config.lr), (model.encoder, config.encoder_lr)):
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if parameters:
+            groups.append({"params": parameters, "lr": lr, "base_lr": lr})
+    return groups
+
+
+def _section(config: Training) -> str:
+    return {"BaseTraining": "base_training", "BasicFramework": "basic_framework", "EUMS": "eums"}[type(config).__name__]
