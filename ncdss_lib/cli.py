@@ -106,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, debug: bool, status: int) -> int:
+    if "tqdm" in sys.modules:
+        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):  # the message gets a line of its own
+            bar.close()
     if debug:
         traceback.print_exc()
     print(f"ncdss: {message}", file=sys.stderr)
@@ -136,8 +139,13 @@ def _reproduce(options: argparse.Namespace) -> None:
     if options.debug:
         os.environ["NCDSS_DEBUG"] = "1"
     from ncdss_lib.batch import reproduce
+    from ncdss_lib.data import open_dataset
+    from ncdss_lib.data.base import label_space
     from ncdss_lib.report import report_tables
 
+    data = open_dataset(options.dataset, options.data_root)
+    for fold in options.folds:  # a wrong one is refused before the others run
+        label_space(data, fold)
     folders = reproduce(
         options.dataset, options.data_root, options.folds, options.seeds, options.recipe, options.overrides, options.out, options.device,
         options.jobs, options.timeout or None,

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from ncdss_lib import __version__
 from ncdss_lib.data import open_dataset
-from ncdss_lib.data.base import SegmentationData, Splits, label_space, make_splits
+from ncdss_lib.data.base import SegmentationData, Splits, label_space, make_splits, read_truth
 from ncdss_lib.data.views import VIEW_NAMES, FeatureViews, ImageViews, Views, feature_cache_key, load_view
 from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.models.encoders import Encoder, weights_stamp
@@ -119,7 +119,7 @@ class Run:
 
     def truth(self, image_id: str, *, hide_novel: bool = False) -> np.ndarray:
         """Ground truth of an image in contiguous ids, uint8 [H, W]."""
-        return self.labels.to_contiguous(self.data.mask(image_id), hide_novel=hide_novel)
+        return read_truth(self.data, self.labels, image_id, hide_novel=hide_novel)
 
     def training_config(self, model: str) -> Training:
         """The section of the recipe by which ``base``, ``basic``, ``basic_oc`` or ``eums`` is trained."""
@@ -189,6 +189,8 @@ class Run:
             numbers = STAGES[stage].compute(self, partial)
             self.runtime.barrier()
             if self.runtime.is_main:
+                for checkpoint in partial.glob("*_checkpoint.pt"):
+                    checkpoint.unlink()
                 commit_folder(
                     partial,
                     folder,
@@ -274,8 +276,8 @@ def open_run(
         InputError: anything about the data or the options that is wrong; nothing is written before it is raised.
     """
     settings = load_recipe(recipe, overrides)
-    if seed < 0:
-        raise InputError(f"--seed {seed}: seeds are 0 or greater.")
+    if not 0 <= seed < 2**31:
+        raise InputError(f"--seed {seed}: seeds are numbers from 0 to {2**31 - 1}.")
     data = open_dataset(dataset, data_root, cache_root())
     device = device or os.environ.get("NCDSS_DEVICE") or "auto"
     return Run(data, fold, seed, settings, run_folder(dataset, fold, recipe, seed, out), device)

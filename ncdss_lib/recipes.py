@@ -7,6 +7,7 @@ The defaults of the classes below are the *published* values (method reference, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 import yaml
@@ -45,7 +46,7 @@ class Data(_Section):
 class Model(_Section):
     """DeepLab-style network: a timm encoder and a head."""
 
-    encoder: str = _field("resnet50", "any timm model that offers features_only and output_stride")
+    encoder: str = _field("resnet50.tv_in1k", "any timm model that offers features_only; .tv_in1k names torchvision's V1 weights")
     weights: str = _field("hub", "hub (timm's ImageNet weights), bundled (carried by a Python package), none (random), or a file")
     output_stride: Literal[8, 16, 32] = _field(8, "stride of the deepest features")
     stages: tuple[int, ...] = _field((4,), "encoder stages whose features the head sees, concatenated (0 is the stem)", min_length=1)
@@ -126,6 +127,9 @@ class EUMS(Training):
     teacher_buffers: Literal["own", "copy", "average"] = _field("own", "teacher batch-norm buffers: own, copied or averaged")
     teacher_momentum: float = _field(0.99, "teacher <- m * teacher + (1 - m) * student, each step", ge=0, le=1)
     confidence: float = _field(0.0, "teacher pixels below this probability are ignored", ge=0, lt=1)
+    disputed: Literal["keep", "ignore", "relabel"] = _field(
+        "keep", "clean pixels whose label a confident teacher denies: keep the label, ignore the pixel, or take the teacher's"
+    )
     ramp_up_epochs: float = _field(5.0, "epochs over which the self-training weight rises", ge=0)
     max_weight: float = _field(1.0, "self-training weight after the ramp-up", ge=0)
     reassign_epochs: tuple[int, ...] = _field((5,), "0-based epochs before which clean images are ranked again")
@@ -165,6 +169,7 @@ LAPTOP: dict[str, tuple[Any, str]] = {
     "model.weights": ("bundled", "see model.encoder"),
     "model.stages": ((2, 3, 4), "shallower features restore detail that a frozen deepest stage has lost"),
     "model.head": ("conv", "two convolutions train in a minute on a CPU; frozen features already see a wide context"),
+    "model.head_channels": (128, "half the width costs a third of the time and a point of mIoU"),
     "model.dropout": (0.0, "a small head on frozen features hardly overfits"),
     "model.frozen_stages": (5, "the whole encoder is frozen: with so few images fine-tuning is worse and much slower"),
     "base_training.epochs": (12, "short epochs of a fixed number of steps, whatever the size of the lists"),
@@ -233,6 +238,9 @@ def _parse_override(text: str) -> tuple[str, Any]:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError:
         raise InputError(f"override {text!r}: the value is not valid YAML.") from None
+    if isinstance(parsed, str) and known[section].model_fields[field].annotation is float:
+        with suppress(ValueError):
+            parsed = float(parsed)  # YAML takes 1e-3 for a text
     return f"{section}.{field}", _plain(parsed)
 
 

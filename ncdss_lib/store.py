@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ncdss_lib.errors import RunError
+from ncdss_lib.errors import NCDSSError, RunError
 
 MANIFEST = "manifest.json"
 
@@ -71,6 +71,7 @@ def commit_folder(partial: Path, folder: Path, contents: dict[str, Any]) -> None
     write_json(partial / MANIFEST, contents)
     (partial / ".key").unlink()
     old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)  # left there by a process that was killed below
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
@@ -79,13 +80,21 @@ def commit_folder(partial: Path, folder: Path, contents: dict[str, Any]) -> None
 
 @contextmanager
 def disk_errors(what: str, folder: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a clear RunError."""
+    """Turn a full or read-only disk into a clear RunError, also where a library reports it by a type of its own."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    except NCDSSError:
+        raise
+    except Exception as error:
+        known = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+        if not known and "No space left" not in str(error) and shutil.disk_usage(_existing(folder)).free > 2**20:
             raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "No space left on device"
         raise RunError(
-            f"{what} cannot be written to {folder}: {error.strerror}. Make room or choose another place (--out, $NCDSS_RUNS, "
-            "$NCDSS_CACHE) and run the same command again; finished stages are kept."
+            f"{what} cannot be written to {folder}: {reason}. Make room or choose another place (--out, $NCDSS_RUNS, $NCDSS_CACHE) "
+            "and run the same command again; finished stages are kept."
         ) from error
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

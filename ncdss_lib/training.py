@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -69,8 +70,8 @@ def fit(
 ) -> None:
     """Train ``model`` in place; leave ``NAME.safetensors`` (last epoch), ``NAME_best.safetensors`` and ``NAME_history.csv``.
 
-    Every random choice depends only on (seed, epoch, step), and a checkpoint is kept after each epoch: an interrupted training goes
-    on from there and ends with the same weights.
+    Every random choice depends only on (seed, epoch, step), and a checkpoint is kept after each epoch until the stage is done: an
+    interrupted training goes on from there and ends with the same weights.
 
     Args:
         sources: lists of images; each step takes one batch from each.
@@ -84,12 +85,6 @@ def fit(
         InputError: a list is shorter than one batch.
     """
     runtime = run.runtime
-    for source in sources:
-        if len(source.ids) < source.batch_size and config.steps_per_epoch is None:
-            raise InputError(
-                f"{name}: the list {source.name!r} has {len(source.ids)} images, fewer than one batch of {source.batch_size}. "
-                f"Set {_section(config)}.batch_size lower or {_section(config)}.steps_per_epoch to a number."
-            )
     optimizer = torch.optim.SGD(_parameter_groups(model, config), momentum=config.momentum, weight_decay=config.weight_decay)
     modules = {"model": model, **(extra or {})}
     checkpoint = folder / f"{name}_checkpoint.pt"
@@ -107,24 +102,8 @@ def fit(
             before_epoch(epoch, model)
         if epoch < state["epoch"]:
             continue
-        steps = config.steps_per_epoch or min(len(s.ids) // s.batch_size for s in sources)
-        plans = [s.batches(run.seed, epoch, steps) for s in sources]
-        loaders = [run.views.train(s, [runtime.shard(ids) for ids in p], run.seed, epoch) for s, p in zip(sources, plans, strict=True)]
-        network.train()
-        sums: dict[str, Tensor] = {}
-        for step, batches in enumerate(zip(*loaders, strict=True)):
-            torch.manual_seed((run.seed * 1_000_003 + epoch) * 100_003 + step * runtime.world_size + runtime.rank)
-            factor = learning_rate_factor(config, epoch, (epoch * steps + step) / (config.epochs * steps))
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            named = {s.name: runtime.to_device(batch) for s, batch in zip(sources, batches, strict=True)}
-            losses = step_loss(network, named, epoch)
-            optimizer.zero_grad(set_to_none=True)
-            runtime.fabric.backward(losses["loss"])
-            optimizer.step()
-            for key, value in losses.items():
-                sums[key] = sums[key] + value.detach() if key in sums else value.detach()
-        means = {key: value.item() / steps for key, value in sums.items()}
+        _check_lists(name, sources, config, epoch, least=runtime.world_size * (2 if run.recipe.model.head == "aspp" else 1))
+        means = _train_epoch(run, network, optimizer, sources, step_loss, config, epoch)
         if not all(math.isfinite(value) for value in means.values()):
             raise RunError(
                 f"{name}: a loss is not finite in epoch {epoch} ({means}). Lower {_section(config)}.lr (now {config.lr}) "
@@ -132,7 +111,7 @@ def fit(
             )
         for module in modules.values():
             runtime.sync_buffers(module)
-        history.append({"epoch": epoch, "steps": steps, **means})
+        history.append({"epoch": epoch, **means})
         if validate and config.select == "best_val":
             miou = history[-1]["val_miou"] = validate(model)
             if miou > state["best"]:
@@ -153,8 +132,54 @@ def fit(
             writer = csv.DictWriter(file, fieldnames=list(history[-1]))
             writer.writeheader()
             writer.writerows(history)
-        checkpoint.unlink(missing_ok=True)
     runtime.barrier()
+
+
+def _train_epoch(
+    run: Run, network: Any, optimizer: Any, sources: Sequence[Source], step_loss: Any, config: Training, epoch: int
+) -> dict[str, float]:
+    """One epoch of steps, each with one batch from each source; mean losses over steps and processes."""
+    runtime = run.runtime
+    steps = config.steps_per_epoch or min(len(source.ids) // source.batch_size for source in sources)
+    plans = [source.batches(run.seed, epoch, steps) for source in sources]
+    shards = [[runtime.shard(ids) for ids in plan] for plan in plans]
+    loaders = [run.views.train(source, shard, run.seed, epoch) for source, shard in zip(sources, shards, strict=True)]
+    sums: dict[str, Tensor] = {}
+    network.train()
+    for step, batches in enumerate(zip(*loaders, strict=True)):
+        torch.manual_seed(_step_seed(run.seed, epoch, step, runtime.rank))
+        factor = learning_rate_factor(config, epoch, (epoch * steps + step) / (config.epochs * steps))
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        losses = step_loss(network, {s.name: runtime.to_device(b) for s, b in zip(sources, batches, strict=True)}, epoch)
+        optimizer.zero_grad(set_to_none=True)
+        runtime.fabric.backward(losses["loss"])
+        optimizer.step()
+        sums = {key: value.detach() + sums.get(key, 0) for key, value in losses.items()}
+    return {"steps": steps, **{key: runtime.sum(value).item() / steps / runtime.world_size for key, value in sums.items()}}
+
+
+def _step_seed(*parts: int) -> int:
+    """A seed for dropout that depends only on run seed, epoch, step and process."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def _check_lists(name: str, sources: Sequence[Source], config: Training, epoch: int, least: int) -> None:
+    """Refuse lists that cannot fill a batch; they may have shrunk since the last epoch."""
+    section = _section(config)
+    for source in sources:
+        if source.batch_size < least:
+            raise InputError(
+                f"{name}: {section}.batch_size={source.batch_size} is too small: batch-norm needs at least {least} images a step "
+                "over all processes. Set it higher, or use fewer processes."
+            )
+        if not source.ids:
+            raise InputError(f"{name}: the list {source.name!r} is empty in epoch {epoch}. Use more images, or other clean shares.")
+        if len(source.ids) < source.batch_size and config.steps_per_epoch is None:
+            raise InputError(
+                f"{name}: the list {source.name!r} has {len(source.ids)} images, fewer than one batch of {source.batch_size}. "
+                f"Set {section}.batch_size lower or {section}.steps_per_epoch to a number."
+            )
 
 
 def _save(run: Run, modules: dict[str, nn.Module], folder: Path, name: str, suffix: str) -> None:

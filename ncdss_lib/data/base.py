@@ -91,6 +91,11 @@ def make_splits(data: SegmentationData, labels: LabelSpace, *, base_list: str = 
     return Splits(base, novel, base if base_list == "base_only" else any_base, list(data.val_ids))
 
 
+def read_truth(data: SegmentationData, labels: LabelSpace, image_id: str, *, hide_novel: bool = False) -> np.ndarray:
+    """Ground truth of an image in contiguous ids, uint8 [H, W]; with ``hide_novel`` novel classes are background."""
+    return labels.to_contiguous(data.mask(image_id), hide_novel=hide_novel)
+
+
 def classes_in(mask: np.ndarray) -> tuple[int, ...]:
     """Sorted class ids in a mask, background and ignore left out."""
     return tuple(int(c) for c in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)) if c not in (0, IGNORE))

@@ -403,7 +403,7 @@ class ToyScenes:
     folds = FOLDS
     saliency_note = SALIENCY_NOTE
 
-    def __init__(self, cache_dir: Path | None = None, *, train: int = 600, val: int = 200, size: int = 128) -> None:
+    def __init__(self, cache_dir: Path | None = None, *, train: int = 600, val: int = 200, size: int = 224) -> None:
         if size < MIN_SIZE:
             raise ValueError(f"toy scenes need size >= {MIN_SIZE}, got {size}")
         self.size = size

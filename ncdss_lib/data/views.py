@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import ColorJitter, InterpolationMode
 
 from ncdss_lib.data.base import SegmentationData
+from ncdss_lib.errors import NCDSSError
 from ncdss_lib.models.encoders import weights_stamp
 from ncdss_lib.models.feature_cache import FeatureCache
 from ncdss_lib.recipes import Data, Model
 
-Targets = Callable[[str], np.ndarray]  # image id -> contiguous label map, uint8 [H, W]
+Targets = Callable[[str], np.ndarray]  # image id -> contiguous label map, uint8 [H, W]; picklable, for loading processes
 
 
 @dataclass
@@ -76,8 +77,8 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
 def resize_labels(labels: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """Nearest resize of uint8 or bool [H, W] to [size, size] or to (height, width)."""
     height, width = (size, size) if isinstance(size, int) else size
-    rows = (np.arange(height) * (labels.shape[0] / height)).astype(np.int64)
-    columns = (np.arange(width) * (labels.shape[1] / width)).astype(np.int64)
+    rows = np.arange(height) * labels.shape[0] // height
+    columns = np.arange(width) * labels.shape[1] // width
     return labels[rows[:, None], columns]
 
 
@@ -98,10 +99,10 @@ class ImageViews:
 
     def train(self, source: Source, batches: Sequence[Sequence[str]], seed: int, epoch: int) -> Iterator[dict[str, Tensor]]:
         samples = _Samples(self, source, [(i, (seed, epoch, step)) for step, ids in enumerate(batches) for i in ids])
-        return iter(DataLoader(samples, batch_size=len(batches[0]), num_workers=self.config.workers, pin_memory=torch.cuda.is_available()))
+        return _load(DataLoader(samples, batch_size=len(batches[0]), num_workers=self.config.workers, pin_memory=torch.cuda.is_available()))
 
     def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
-        loader = DataLoader(_Clean(self, ids), batch_size=batch_size, num_workers=self.config.workers)
+        loader = _load(DataLoader(_Clean(self, ids), batch_size=batch_size, num_workers=self.config.workers))
         for start, images in zip(range(0, len(ids), batch_size), loader, strict=True):
             yield list(ids[start : start + batch_size]), images
 
@@ -131,6 +132,14 @@ class ImageViews:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**31)))
             return {"weak": image, "strong": self._jitter(image)}
+
+
+def _load(loader: DataLoader) -> Iterator[Any]:
+    """A loader's batches. The error of a loading process arrives with its traceback as the message, whose last line is what it said."""
+    try:
+        yield from loader
+    except NCDSSError as error:
+        raise type(error)(str(error).rstrip().rpartition(f"{type(error).__name__}: ")[2]) from error
 
 
 class _Samples(Dataset):

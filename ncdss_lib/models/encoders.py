@@ -69,11 +69,13 @@ def weights_stamp(config: Model) -> list[int] | None:
 
 
 def _create(config: Model) -> Any:
-    if config.encoder not in timm.list_models():
+    if config.encoder.partition(".")[0] not in timm.list_models():  # what follows a dot names the weights
         close = [name for name in timm.list_models() if name.startswith(config.encoder[:4])] or [BUNDLED, "resnet50"]
         raise InputError(f"timm has no model {config.encoder!r}: {nearest(config.encoder, close[:40])} Set --set model.encoder=...")
     try:
-        full = timm.create_model(config.encoder, pretrained=config.weights == "hub")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # without weights: the same random network in every stage, process and run
+            full = timm.create_model(config.encoder, pretrained=config.weights == "hub")
     except Exception as error:  # timm lets the network's own errors through, of many types
         if config.weights != "hub":
             raise

@@ -71,6 +71,8 @@ def build_cache(
             partial = partial_folder(folder, name)
             for view, ids in views.items():
                 _extract(partial, view, list(ids), load, encoder, runtime, batch)
+            for progress in partial.glob("*.done"):  # kept until all views are done, so that a finished view is not made again
+                progress.unlink()
             commit_folder(partial, folder, {"key": name, "made_from": key, "channels": encoder.channels, "views": views})
     runtime.barrier()
     return folder
@@ -89,7 +91,7 @@ def _extract(folder: Path, view: str, ids: list[str], load: Any, encoder: Any, r
             channels, height, width = features.shape[1:]
             array = open_memmap(path, mode="w+", dtype=np.float16, shape=(len(ids), height, width, channels))
             with path.open("r+b") as file:  # claim the blocks now: a full disk is then an error here, not a crash in the middle
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+                if hasattr(os, "posix_fallocate"):  # not on macOS
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         array[start : start + batch] = features.permute(0, 2, 3, 1).half().cpu().numpy()
         write_json(progress, min(start + batch, len(ids)))
-    progress.unlink(missing_ok=True)

@@ -49,3 +49,24 @@ def hard_pseudo_labels(logits: Tensor, confidence: float) -> Tensor:
     """
     probability, label = logits.softmax(1).max(1)
     return label.masked_fill_(probability < confidence, 255)
+
+
+@torch.no_grad()
+def settle_disputes(target: Tensor, logits: Tensor, confidence: float, disputed: Literal["keep", "ignore", "relabel"]) -> Tensor:
+    """Pseudo-labels of clean images, checked by the teacher.
+
+    Args:
+        target: int64 [B, H, W], pseudo-labels or 255.
+        logits: float [B, C, H, W] of the teacher.
+        confidence: a pixel is disputed where the teacher's label is another one with at least this probability.
+        disputed: ``keep`` the pseudo-label (published), ``ignore`` the pixel, or ``relabel`` it as the teacher says (both ours,
+            because one cluster an image on a saliency mask is wrong wherever a second object or the background is salient).
+
+    Returns:
+        int64 [B, H, W].
+    """
+    if disputed == "keep":
+        return target
+    label = hard_pseudo_labels(logits, confidence)
+    differs = (label != target) & (label != 255) & (target != 255)
+    return torch.where(differs, label if disputed == "relabel" else 255, target)

@@ -6,9 +6,11 @@ Out: ``base.safetensors``, ``base_history.csv``.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ncdss_lib.data.base import read_truth
 from ncdss_lib.data.views import Source
 from ncdss_lib.metrics import score
 from ncdss_lib.stages.evaluation import confusion_on_val
@@ -22,7 +24,7 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
     """Train the base model with 1 + B outputs."""
     config = run.recipe.base_training
     model = run.new_segmenter(0, seed=run.seed)
-    labelled = Source("base_train", run.splits.base_train, lambda i: run.truth(i, hide_novel=True), config.batch_size)
+    labelled = Source("base_train", run.splits.base_train, partial(read_truth, run.data, run.labels, hide_novel=True), config.batch_size)
 
     def step_loss(model: Any, batches: Batches, epoch: int) -> Losses:
         batch = batches["base_train"]

@@ -6,9 +6,11 @@ Out: for both, ``NAME.safetensors`` and ``NAME_history.csv``.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ncdss_lib.data.base import read_truth
 from ncdss_lib.data.views import Source
 from ncdss_lib.metrics import score
 from ncdss_lib.models.segmenter import warm_start
@@ -34,8 +36,8 @@ def _fine_tune(run: Run, name: str, clusters: int, used: list[str], folder: Path
     if config.init == "base":
         warm_start(model, run.load_state("base"))
     # Both models share the names of the sources, so they see the same batches.
-    base = Source("base", run.splits.base, run.truth, config.batch_size)
-    novel = Source("novel", used, lambda i: read_pseudo_label(run.folder / "clustering", clusters, i), config.batch_size)
+    base = Source("base", run.splits.base, partial(read_truth, run.data, run.labels), config.batch_size)
+    novel = Source("novel", used, partial(read_pseudo_label, run.folder / "clustering", clusters), config.batch_size)
 
     def step_loss(model: Any, batches: Batches, epoch: int) -> Losses:
         # Two forwards: the head's batch-norm normalises base and novel images each by their own statistics.

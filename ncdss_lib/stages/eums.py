@@ -7,16 +7,19 @@ Out: ``eums.safetensors`` (student), ``eums_teacher.safetensors``, ``eums_histor
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
+from ncdss_lib.data.base import read_truth
 from ncdss_lib.data.views import Source
 from ncdss_lib.models.segmenter import upsample, warm_start
-from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher
+from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher, settle_disputes
 from ncdss_lib.stages.basic_framework import novel_miou
 from ncdss_lib.stages.clustering import read_pseudo_label
 from ncdss_lib.stages.entropy_ranking import image_entropies, read_ranking, split_clean
@@ -45,11 +48,11 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
     if config.teacher_init == "independent" and config.init == "imagenet":
         teacher.encoder.load_state_dict(student.encoder.state_dict())  # type: ignore[union-attr]
 
-    base = Source("base", run.splits.base, run.truth, config.batch_size)
+    base = Source("base", run.splits.base, partial(read_truth, run.data, run.labels), config.batch_size)
     clean = Source(
         "clean",
         ranking.index[ranking["split"] == "clean"].tolist(),
-        lambda i: read_pseudo_label(run.folder / "clustering", clusters, i),
+        partial(read_pseudo_label, run.folder / "clustering", clusters),
         config.batch_size,
     )
     unclean = Source("unclean", ranking.index[ranking["split"] == "unclean"].tolist(), None, config.batch_size)
@@ -74,16 +77,23 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
         clean.ids = table.loc[table["clean"], "id"].tolist()
         splits[f"epoch_{epoch}"] = pd.Series(ranking.index.isin(clean.ids), index=ranking.index)
 
+    def ask_teacher(inputs: Tensor) -> Tensor:
+        with torch.no_grad(), run.runtime.autocast():
+            logits = teacher(inputs)
+        return upsample(logits.float(), size)
+
     def step_loss(student: Any, batches: Batches, epoch: int) -> Losses:
         on_base = pixel_cross_entropy(student(batches["base"]["x"]), batches["base"]["y"], run)
-        on_clean = pixel_cross_entropy(student(batches["clean"]["x"]), batches["clean"]["y"], run)
-        prediction = student(batches["unclean"]["strong"])
+        on_clean_images = student(batches["clean"]["x"])
+        on_strong_views = student(batches["unclean"]["strong"])
         ema_update(teacher, student, config.teacher_momentum, config.teacher_buffers)
         teacher.train(config.teacher_mode == "train")
-        with torch.no_grad(), run.runtime.autocast():
-            logits = teacher(batches["unclean"]["weak"])
-        target = hard_pseudo_labels(upsample(logits.float(), size), config.confidence)
-        on_unclean = pixel_cross_entropy(prediction, target, run)
+        target = hard_pseudo_labels(ask_teacher(batches["unclean"]["weak"]), config.confidence)
+        clean_target = batches["clean"]["y"]
+        if config.disputed != "keep":
+            clean_target = settle_disputes(clean_target, ask_teacher(batches["clean"]["x"]), config.confidence, config.disputed)
+        on_clean = pixel_cross_entropy(on_clean_images, clean_target, run)
+        on_unclean = pixel_cross_entropy(on_strong_views, target, run)
         weight = ramp_up(epoch, config.ramp_up_epochs, config.max_weight)
         loss = (on_base + on_clean) / 2 + weight * on_unclean
         kept = (target != 255).float().mean()

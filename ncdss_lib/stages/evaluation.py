@@ -39,7 +39,7 @@ def confusion_on_val(run: Run, model: nn.Module, size: int) -> np.ndarray:
     for ids, logits in predict(run, model, run.splits.val, size, "evaluate"):
         truth = torch.from_numpy(np.stack([resize_labels(run.truth(i), size) for i in ids]))
         total = total + confusion_matrix(run.runtime.to_device(truth), logits.argmax(1), rows, logits.shape[1])
-    return run.runtime.sum(total).cpu().numpy()
+    return np.sum(np.broadcast_arrays(*run.runtime.gather([total.cpu().numpy()])), 0)  # a process without images has a lone 0
 
 
 def pseudo_label_counts(truth: np.ndarray, pseudo: np.ndarray, run: Run, clusters: int) -> np.ndarray:

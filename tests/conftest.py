@@ -1,0 +1,60 @@
+"""Shared by all tests: one thread, runs and caches in temporary folders, and recipes small enough for seconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+from tests.data.fake_voc import make_fake_voc
+
+REPO = Path(__file__).resolve().parents[1]
+
+TRAININGS = ("base_training", "basic_framework", "eums")
+#: Overrides under which all stages of ``laptop`` take about a second: 64-pixel images, 8 x 8 features, a few steps.
+TINY_LAPTOP = [
+    *("data.size=64", "data.target_size=16", "evaluation.size=64", "model.head_channels=16", "clustering.n_init=2"),
+    *("compute.precision=fp32", "eums.reassign_epochs=[1]", "eums.ramp_up_epochs=2"),
+    *(f"{stage}.{field}" for stage in TRAININGS for field in ("epochs=3", "steps_per_epoch=2", "batch_size=4")),
+]
+#: The same for ``paper``: published head, schedule and selection; images through an encoder without weights.
+TINY_PAPER = [
+    *("data.size=64", "data.target_size=64", "evaluation.size=64", "data.workers=0", "model.encoder=resnet18", "model.weights=none"),
+    *("clustering.min_area_pixels=20", "clustering.n_init=2", "compute.precision=fp32", "eums.reassign_epochs=[1]"),
+    *(f"{stage}.{field}" for stage in TRAININGS for field in ("epochs=2", "steps_per_epoch=1", "batch_size=2")),
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nothing is read from or written to the user's runs, caches or data. The cache lives for the session, as it does for a user."""
+    root = tmp_path_factory.mktemp("ncdss")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NCDSS_RUNS", str(root / "runs"))
+        patch.setenv("NCDSS_CACHE", str(root / "cache"))
+        for name in ("NCDSS_DATA_ROOT", "NCDSS_DEVICE", "NCDSS_DEBUG"):
+            patch.delenv(name, raising=False)
+        yield root
+
+
+@pytest.fixture(autouse=True)
+def _own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCDSS_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture(scope="session")
+def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 training and eight validation images in the VOCSegmentation layout; read only."""
+    root = tmp_path_factory.mktemp("data") / "voc"
+    make_fake_voc(root, train=48, val=8)
+    return root

@@ -1,0 +1,133 @@
+"""Cached features: equal to a forward, made once, resumed after an interruption, never half there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ncdss_lib.errors import RunError
+from ncdss_lib.models.feature_cache import FeatureCache, build_cache
+from ncdss_lib.pipeline import open_run
+from ncdss_lib.recipes import Compute
+from ncdss_lib.runtime import Runtime
+from tests.conftest import TINY_LAPTOP
+
+IDS = [f"image {i}" for i in range(10)]
+VIEWS = {"clean": IDS, "flip": IDS[:6]}
+
+
+class Tiny(nn.Module):
+    """A strided convolution that counts its images, and fails after some if told to."""
+
+    channels = (2, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(3, 5, 3, stride=2)
+        self.seen, self.fail_after = 0, 10**9
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.seen + len(images) > self.fail_after:
+            raise KeyboardInterrupt
+        self.seen += len(images)
+        return self.convolution(images.float() / 255)
+
+
+def load(view: str, image_id: str) -> np.ndarray:
+    image = np.random.default_rng(IDS.index(image_id)).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    return image[:, ::-1] if view == "flip" else image
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Runtime:
+    return Runtime("cpu", Compute(precision="fp32"))
+
+
+def build(root: Path, runtime: Runtime, encoder: Tiny, key: object = "key", batch: int = 4) -> Path:
+    return build_cache(root, key, VIEWS, load, lambda: encoder, runtime, batch)
+
+
+def check(folder: Path) -> None:
+    cache, encoder = FeatureCache(folder), Tiny()
+    assert cache.channels == (2, 3)
+    for view, ids in VIEWS.items():
+        found = cache.read([view] * len(ids), ids)
+        assert found.dtype == torch.float16
+        with torch.inference_mode():
+            expected = encoder(torch.from_numpy(np.stack([load(view, i) for i in ids])).permute(0, 3, 1, 2))
+        torch.testing.assert_close(found.float(), expected, rtol=2**-10, atol=1e-6)  # half precision rounds to 11 bits
+
+
+def test_cached_features_are_those_of_a_forward(tmp_path, runtime):
+    encoder = Tiny()
+    folder = build(tmp_path, runtime, encoder)
+    check(folder)
+    assert encoder.seen == 16
+    assert sorted(p.name for p in folder.iterdir()) == ["clean.npy", "flip.npy", "manifest.json"]
+
+
+def test_views_and_ids_may_be_mixed_and_repeated(tmp_path, runtime):
+    cache = FeatureCache(build(tmp_path, runtime, Tiny()))
+    mixed = cache.read(["flip", "clean", "flip"], [IDS[2], IDS[9], IDS[2]])
+    assert torch.equal(mixed[0], mixed[2])
+    assert torch.equal(mixed[0], cache.read(["flip"], [IDS[2]])[0])
+    assert torch.equal(mixed[1], cache.read(["clean"], [IDS[9]])[0])
+    with pytest.raises(KeyError):
+        cache.read(["flip"], [IDS[9]])
+
+
+def test_a_finished_cache_needs_no_encoder(tmp_path, runtime):
+    folder = build(tmp_path, runtime, Tiny())
+    unused = Tiny()
+    assert build(tmp_path, runtime, unused) == folder
+    assert unused.seen == 0
+    assert build(tmp_path, runtime, unused, key="another") != folder
+    assert unused.seen == 16
+
+
+@pytest.mark.parametrize(("after", "left"), [(0, 16), (4, 12), (8, 8), (10, 6), (14, 2)])
+def test_an_interrupted_extraction_goes_on_where_it_stopped(tmp_path, runtime, after, left):
+    broken, again = Tiny(), Tiny()
+    broken.fail_after = after
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, runtime, broken)
+    assert broken.seen == after
+    assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]  # nothing that looks finished
+    check(build(tmp_path, runtime, again))
+    assert again.seen == left
+
+
+def test_a_full_disk_is_found_before_the_work_and_leaves_nothing_half(tmp_path, runtime, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    encoder = Tiny()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(RunError, match="No space left on device.*NCDSS_CACHE") as caught:
+            build(tmp_path, runtime, encoder)
+    assert caught.value.exit_code == 1
+    assert encoder.seen == 4  # one batch, to know the shape
+    assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    check(build(tmp_path, runtime, Tiny()))
+
+
+def test_folds_and_seeds_share_one_cache_and_another_size_has_its_own(voc, tmp_path, monkeypatch):
+    monkeypatch.setenv("NCDSS_CACHE", str(tmp_path / "cache"))
+
+    def folders(fold: int, seed: int, *overrides: str) -> set[str]:
+        run = open_run("pascal5i", str(voc), fold, seed, "laptop", None, [*TINY_LAPTOP, *overrides])
+        assert run.views.channels
+        return {p.name for p in (tmp_path / "cache" / "features").iterdir()}
+
+    first = folders(0, 0)
+    assert len(first) == 1
+    assert folders(1, 0) == folders(0, 5) == folders(0, 0, "eums.lr=0.2", "model.head_channels=4") == first
+    assert len(folders(0, 0, "data.size=32")) == 2
