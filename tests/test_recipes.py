@@ -168,7 +168,6 @@ REFUSED = {
     "data.scale=[1]": ("data.scale", "does not fit"),
     "model.stages=[]": ("model.stages=() does not fit", "at least 1"),
     "model.stages=[a]": ("model.stages='a' does not fit", "integer"),
-    "eums.lr=1e-2": ("eums.lr='1e-2' does not fit", "valid number"),  # YAML 1.1 asks for 1.0e-2
     "eums.lr=[": ("eums.lr=[", "not valid YAML"),
     "clustering.whiten=1": ("clustering.whiten=1 does not fit", "boolean"),
     "entropy_ranking.clean_share=1.5": ("entropy_ranking.clean_share=1.5", "less than 1"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher
+from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher, settle_disputes
 
 
 def network(seed: int) -> nn.Module:
@@ -85,3 +85,21 @@ def test_hard_pseudo_labels_and_the_threshold():
     assert hard_pseudo_labels(logits, 0.8).tolist() == [[[255, 255, 0]]]
     assert hard_pseudo_labels(logits, 0.9).tolist() == [[[255, 255, 255]]]
     assert hard_pseudo_labels(logits, 0.6).dtype == torch.int64
+
+
+# --- disputes -----------------------------------------------------------------------------------------------------------------------------
+
+# Pixels: the teacher agrees, denies surely, denies unsurely, and one that is ignored anyway. Two classes.
+TARGET = torch.tensor([[[0, 0, 0, 255]]])
+PROBABILITY_OF_1 = torch.tensor([[[0.1, 0.9, 0.6, 0.9]]])
+LOGITS = torch.stack([1 - PROBABILITY_OF_1, PROBABILITY_OF_1], 1).log()
+
+
+@pytest.mark.parametrize(("disputed", "expected"), [("keep", [0, 0, 0, 255]), ("ignore", [0, 255, 0, 255]), ("relabel", [0, 1, 0, 255])])
+def test_only_a_confident_teacher_disputes_a_pseudo_label(disputed, expected):
+    assert settle_disputes(TARGET, LOGITS, 0.7, disputed).flatten().tolist() == expected
+    assert TARGET.flatten().tolist() == [0, 0, 0, 255]
+
+
+def test_with_confidence_zero_every_other_opinion_is_a_dispute():
+    assert settle_disputes(TARGET, LOGITS, 0.0, "relabel").flatten().tolist() == [0, 1, 1, 255]
