@@ -116,7 +116,7 @@ def score_table(table: pd.DataFrame, protocol: str = "published") -> pd.DataFram
             {"base": "base model", **NAMES}[m]: {title: percent(chosen[chosen["model"] == m][c]) for c, title in columns.items()}
             for m in ("base", *MODELS)
         }
-    ).T
+    ).T.replace({"base model": {"not run": "-"}})
 
 
 def protocol_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ precision or DDP. (Accelerate would do as well; Fabric keeps its state in one ex
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from ncdss_lib.errors import InputError
 from ncdss_lib.recipes import Compute
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # report.json says what it would announce
 
 T = TypeVar("T")
 

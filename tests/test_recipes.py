@@ -129,6 +129,7 @@ def test_describe_shows_every_field_with_its_value_and_reason(name):
         ("eums.steps_per_epoch=null", None),
         ("eums.lr=0.01", 0.01),
         ("eums.lr=1", 1.0),
+        ("eums.lr=1e-2", 0.01),
         ("model.stages=[2, 4]", (2, 4)),
         ("data.scale=[0.5, 1.5]", (0.5, 1.5)),
         ("clustering.whiten=false", False),

@@ -1,0 +1,5 @@
+"""Figures, explorers and small displays for notebooks. They read results; nothing in the library imports them."""
+
+from ncdss_lib.viz.show import percent, run_table, say, show_source, table
+
+__all__ = ["percent", "run_table", "say", "show_source", "table"]

@@ -1,0 +1,204 @@
+"""Every figure draws on a tiny run, notebooks get what they display, explorers react and stay still where nobody is."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from ncdss_lib.metrics import UNMATCHED, score
+from ncdss_lib.pipeline import Run, open_run
+from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.viz import artefacts, figures, percent, run_table, say, show_source, table, widgets
+from tests.data.fake_voc import make_fake_voc
+
+TINY = [
+    "data.size=64", "data.target_size=16", "evaluation.size=64", "model.weights=none", "model.head_channels=16",
+    "clustering.over_clustering=2", "clustering.base_confidence=0.5", "eums.reassign_epochs=[1]",
+    *(f"{s}.{value}" for s in ("base_training", "basic_framework", "eums") for value in ("epochs=2", "steps_per_epoch=2", "batch_size=4")),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    """All stages on 72 fake images; training is too short to learn anything."""
+    root = tmp_path_factory.mktemp("viz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NCDSS_CACHE", str(root / "cache"))
+        make_fake_voc(root / "voc", train=72, val=8)
+        run = open_run("pascal5i", str(root / "voc"), 0, 0, "laptop", str(root / "run"), TINY, device="cpu")
+        run.write_report()
+        assert run.views
+    return run
+
+
+@pytest.fixture(scope="module")
+def confusions(run) -> dict[str, np.ndarray]:
+    from ncdss_lib.inference import load_model
+
+    return {name: confusion_on_val(run, load_model(run, name), 64) for name in ("basic", "basic_oc")}
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------------------------
+
+FIGURES = {
+    "scenes": lambda run, c: figures.scenes(run),
+    "what_is_told": lambda run, c: figures.what_is_told(run),
+    "class_counts": lambda run, c: figures.class_counts(run),
+    "saliency_quality": lambda run, c: figures.saliency_quality(run),
+    "curves": lambda run, c: figures.curves(run, ["basic", "basic_oc"], ("base", "novel")),
+    "base_model_on": lambda run, c: figures.base_model_on(run, run.splits.novel[:2]),
+    "base_confidence": lambda run, c: figures.base_confidence(run),
+    "iou_bars": lambda run, c: figures.iou_bars(run, {name: score(matrix, run.labels) for name, matrix in c.items()}),
+    "pseudo_label_steps": lambda run, c: figures.pseudo_label_steps(run, figures.used_examples(run, 2), run.clusters["basic"]),
+    "threshold_strip": lambda run, c: figures.threshold_strip(run, run.splits.novel[:2]),
+    "prototype_map": lambda run, c: figures.prototype_map(run, run.clusters["basic_oc"]),
+    "cluster_gallery": lambda run, c: figures.cluster_gallery(run, run.clusters["basic"]),
+    "cluster_table": lambda run, c: figures.cluster_table(run, [5, 10]),
+    "predictions": lambda run, c: figures.predictions(run, list(c), run.splits.val[:2], c, "hungarian"),
+    "matching": lambda run, c: figures.matching(run, c),
+    "confusion": lambda run, c: figures.confusion(run, c["basic_oc"], "hungarian"),
+    "entropy_rows": lambda run, c: figures.entropy_rows(run, artefacts.ranking_table(run).index[:2].tolist()),
+    "ranking_curve": lambda run, c: figures.ranking_curve(run),
+    "split_by_cluster": lambda run, c: figures.split_by_cluster(run),
+    "clean_share_curve": lambda run, c: figures.clean_share_curve(run),
+    "self_training": lambda run, c: figures.self_training(run, run.splits.novel[:2]),
+    "ramp": lambda run, c: figures.ramp(run),
+    "reassignment": lambda run, c: figures.reassignment(run),
+    "teacher_confidence": lambda run, c: figures.teacher_confidence(run),
+    "score_bars": lambda run, c: figures.score_bars(run.report()),
+    "matching_rules": lambda run, c: figures.matching_rules(run.report()),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_draws(name, run, confusions):
+    figure = FIGURES[name](run, confusions)
+    assert isinstance(figure, Figure)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure.get_facecolor() == (1, 1, 1, 1)  # readable on a dark page too
+
+
+def test_every_public_figure_is_drawn_above():
+    made = {name for name, f in vars(figures).items() if callable(f) and getattr(f, "__annotations__", {}).get("return") == "Picture"}
+    assert made - {"blank", "grid", "clean_share_view"} == set(FIGURES)
+
+
+def test_masks_are_drawn_with_nearest_interpolation_and_named_regions(run):
+    image_id = run.splits.novel[0]
+    panel = figures.overlay(run.data.image(image_id), run.truth(image_id), figures.class_look(run.labels))
+    assert {text for _, _, text, _ in panel.tags} <= set(run.labels.names)
+    assert panel.tags
+    drawn = figures.grid([[panel]]).axes[0].images[0]
+    assert drawn.get_interpolation() == "nearest"
+
+
+# --- artefacts --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_examples_take_the_novel_classes_in_turn(run):
+    presence = run.data.presence()
+    chosen = artefacts.novel_examples(run, 5)
+    assert len(set(chosen)) == 5
+    assert set().union(*(presence[i] for i in chosen)) >= set(run.labels.novel_ids)
+
+
+def test_thin_keeps_both_ends():
+    assert artefacts.thin("abcdefghij", 4) == ["a", "d", "g", "j"]
+    assert artefacts.thin("abc", 4) == ["a", "b", "c"]
+
+
+def test_pseudo_label_table_agrees_with_the_report(run):
+    quality = run.report()["pseudo_labels"]
+    for name in ("basic", "basic_oc"):
+        frame = artefacts.pseudo_label_table(run, run.clusters[name])
+        assert len(frame) == quality[name]["images"]
+        assert artefacts.right_share(frame) == pytest.approx(quality[name]["correct_share"])
+    ranking = artefacts.ranking_table(run)
+    for split in ("clean", "unclean"):
+        assert artefacts.right_share(ranking[ranking["split"] == split]) == pytest.approx(quality[split]["correct_share"])
+
+
+def test_clusters_become_classes():
+    prediction = np.array([[0, 2, 3, 4, 255]])
+    assert artefacts.to_classes(prediction, np.array([4, UNMATCHED]), 2).tolist() == [[0, 2, 4, artefacts.UNMATCHED_LABEL, 255]]
+
+
+def test_best_images_are_better_than_the_worst(run, confusions):
+    best, worst = artefacts.best_and_worst(run, "basic", confusions["basic"], 1)
+    assert len(best) == len(worst) == 1
+    assert best != worst
+
+
+# --- displays ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_source_shown_is_the_source_that_runs():
+    shown = show_source(artefacts.right_share).data
+    assert shown.startswith("`ncdss_lib.viz.artefacts.right_share`\n\n```python\ndef right_share")
+
+
+def test_tables_sentences_and_numbers(run):
+    shown = table({"a": {"x": 1, "y": None}, "b<c": {"x": 2, "y": "z"}}, "t").data
+    assert [cell.text for cell in ElementTree.fromstring(shown).iter() if cell.tag in ("th", "td")] == [
+        "t",
+        "x",
+        "y",
+        "a",
+        "1",
+        None,
+        "b<c",
+        "2",
+        "z",
+    ]
+    assert say("\n  one\n  two\n").data == "one\ntwo"
+    assert [percent(0.1234), percent(None), percent(float("nan"))] == ["12.3 %", "–", "–"]
+    assert run.data.saliency_note in run_table(run).data
+
+
+# --- explorers --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pseudo_label_explorer", "entropy_explorer"])
+def test_an_explorer_follows_its_control(name, run):
+    box = getattr(widgets, name)(run)
+    control, picture = box.children
+    before = bytes(picture.value)
+    control.value = control.options[-1][1] if hasattr(control, "options") else 0.3
+    assert bytes(picture.value).startswith(b"\x89PNG")
+    assert bytes(picture.value) != before
+
+
+@pytest.mark.parametrize("name", ["explore_pseudo_labels", "explore_entropy"])
+def test_an_explorer_is_a_still_picture_where_nobody_can_answer(name, run):
+    assert isinstance(getattr(widgets, name)(run), Figure)
+
+
+def test_a_front_end_that_can_answer_gets_the_widget(run, monkeypatch):
+    shell = type("Shell", (), {"kernel": type("Kernel", (), {"_allow_stdin": True})})
+    monkeypatch.setattr(widgets, "get_ipython", lambda: shell)
+    assert type(widgets.explore_entropy(run)).__name__ == "VBox"
+    monkeypatch.setenv("NCDSS_STATIC", "1")
+    assert isinstance(widgets.explore_entropy(run), Figure)
+
+
+# --- notebooks --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_of_the_notebooks_has_a_caption_a_name_and_an_alternative_text():
+    from ncdss_lib.batch import notebooks
+
+    names = []
+    for path in notebooks():
+        for cell in json.loads(path.read_text())["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and source.splitlines()[-1].startswith(("figures.", "widgets.")):
+                meta = cell["metadata"]["mystnb"]
+                assert meta["figure"]["caption"]
+                assert meta["image"]["alt"]
+                names.append(meta["figure"]["name"])
+    assert len(names) > 25
+    assert len(set(names)) == len(names)
