@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ncdss_lib.data.base import read_truth
 from ncdss_lib.data.views import Source
+from ncdss_lib.labels import IGNORE
 from ncdss_lib.models.segmenter import upsample, warm_start
 from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher, settle_disputes
 from ncdss_lib.stages.basic_framework import novel_miou
@@ -35,6 +36,39 @@ def ramp_up(epoch: float, length: float, maximum: float = 1.0) -> float:
     With length 5: .0067, .0408, .1653, .4493, .8187, then 1.
     """
     return maximum * math.exp(-5 * (1 - min(epoch, length) / length) ** 2) if length else maximum
+
+
+def eums_step(student: Any, teacher: Any, batches: Batches, weight: float, run: Run) -> Losses:
+    """One step: the student learns from truth, from pseudo-labels and from the teacher, who follows it.
+
+    Args:
+        student, teacher: networks with 1 + B + K outputs; the teacher is changed in place.
+        batches: ``base`` and ``clean`` with ``x`` and ``y``, ``unclean`` with a ``weak`` and a ``strong`` view of the same geometry.
+        weight: of the self-training loss, see :func:`ramp_up`.
+
+    Returns:
+        ``loss``, its three parts, and ``kept``, the share of unclean pixels that the teacher labels.
+    """
+    config = run.recipe.eums
+
+    def ask_teacher(inputs: Tensor) -> Tensor:
+        with torch.no_grad(), run.runtime.autocast():
+            logits = teacher(inputs)
+        return upsample(logits.float(), run.recipe.data.target_size)
+
+    base, clean, unclean = batches["base"], batches["clean"], batches["unclean"]
+    on_base = pixel_cross_entropy(student(base["x"]), base["y"], run)
+    clean_logits, unclean_logits = student(clean["x"]), student(unclean["strong"])
+    ema_update(teacher, student, config.teacher_momentum, config.teacher_buffers)
+    teacher.train(config.teacher_mode == "train")
+    taught = hard_pseudo_labels(ask_teacher(unclean["weak"]), config.confidence)
+    pseudo = clean["y"]
+    if config.disputed != "keep":
+        pseudo = settle_disputes(pseudo, ask_teacher(clean["x"]), config.confidence, config.disputed)
+    on_clean = pixel_cross_entropy(clean_logits, pseudo, run)
+    on_unclean = pixel_cross_entropy(unclean_logits, taught, run)
+    loss = (on_base + on_clean) / 2 + weight * on_unclean
+    return {"loss": loss, "base": on_base, "clean": on_clean, "unclean": on_unclean, "kept": (taught != IGNORE).float().mean()}
 
 
 def compute(run: Run, folder: Path) -> dict[str, Any]:
@@ -56,7 +90,6 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
         config.batch_size,
     )
     unclean = Source("unclean", ranking.index[ranking["split"] == "unclean"].tolist(), None, config.batch_size)
-    size = run.recipe.data.target_size
     splits = {"epoch_0": ranking["split"] == "clean"}
 
     def reassign(epoch: int, student: Any) -> None:
@@ -77,27 +110,8 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
         clean.ids = table.loc[table["clean"], "id"].tolist()
         splits[f"epoch_{epoch}"] = pd.Series(ranking.index.isin(clean.ids), index=ranking.index)
 
-    def ask_teacher(inputs: Tensor) -> Tensor:
-        with torch.no_grad(), run.runtime.autocast():
-            logits = teacher(inputs)
-        return upsample(logits.float(), size)
-
     def step_loss(student: Any, batches: Batches, epoch: int) -> Losses:
-        on_base = pixel_cross_entropy(student(batches["base"]["x"]), batches["base"]["y"], run)
-        on_clean_images = student(batches["clean"]["x"])
-        on_strong_views = student(batches["unclean"]["strong"])
-        ema_update(teacher, student, config.teacher_momentum, config.teacher_buffers)
-        teacher.train(config.teacher_mode == "train")
-        target = hard_pseudo_labels(ask_teacher(batches["unclean"]["weak"]), config.confidence)
-        clean_target = batches["clean"]["y"]
-        if config.disputed != "keep":
-            clean_target = settle_disputes(clean_target, ask_teacher(batches["clean"]["x"]), config.confidence, config.disputed)
-        on_clean = pixel_cross_entropy(on_clean_images, clean_target, run)
-        on_unclean = pixel_cross_entropy(on_strong_views, target, run)
-        weight = ramp_up(epoch, config.ramp_up_epochs, config.max_weight)
-        loss = (on_base + on_clean) / 2 + weight * on_unclean
-        kept = (target != 255).float().mean()
-        return {"loss": loss, "base": on_base, "clean": on_clean, "unclean": on_unclean, "kept": kept}
+        return eums_step(student, teacher, batches, ramp_up(epoch, config.ramp_up_epochs, config.max_weight), run)
 
     fit(
         run, "eums", student, [base, clean, unclean], step_loss, config, folder,
