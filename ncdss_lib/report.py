@@ -111,12 +111,16 @@ def score_table(table: pd.DataFrame, protocol: str = "published") -> pd.DataFram
     """Novel, base, background, all and harmonic mean in percent, over all runs."""
     chosen = table[table["protocol"] == protocol]
     columns = {"novel_miou": "novel", "base_miou": "base", "background_iou": "background", "all_miou": "all", "harmonic_mean": "harmonic"}
-    return pd.DataFrame(
-        {
-            {"base": "base model", **NAMES}[m]: {title: percent(chosen[chosen["model"] == m][c]) for c, title in columns.items()}
-            for m in ("base", *MODELS)
-        }
-    ).T.replace({"base model": {"not run": "-"}})
+    return (
+        pd.DataFrame(
+            {
+                {"base": "base model", **NAMES}[m]: {title: percent(chosen[chosen["model"] == m][c]) for c, title in columns.items()}
+                for m in ("base", *MODELS)
+            }
+        )
+        .replace({"base model": {"not run": "-"}})
+        .T
+    )  # a base model has no novel scores
 
 
 def protocol_table(table: pd.DataFrame) -> pd.DataFrame:
