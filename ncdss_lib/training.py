@@ -88,7 +88,7 @@ def fit(
     optimizer = torch.optim.SGD(_parameter_groups(model, config), momentum=config.momentum, weight_decay=config.weight_decay)
     modules = {"model": model, **(extra or {})}
     checkpoint = folder / f"{name}_checkpoint.pt"
-    state: dict[str, Any] = {"epoch": 0, "history": [], "best": -1.0}
+    state: dict[str, Any] = {"epoch": 0, "history": [], "best": -math.inf}
     if checkpoint.is_file():
         state = torch.load(checkpoint, map_location=runtime.device, weights_only=True)
         optimizer.load_state_dict(state["optimizer"])

@@ -20,7 +20,7 @@ from torch import nn
 from ncdss_lib.data.views import Source
 from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.pipeline import open_run
-from ncdss_lib.recipes import BaseTraining, BasicFramework, Compute
+from ncdss_lib.recipes import BaseTraining, BasicFramework, Compute, load_recipe
 from ncdss_lib.runtime import Runtime
 from ncdss_lib.training import fit, learning_rate_factor, pixel_cross_entropy
 from tests.conftest import REPO, TINY_LAPTOP
@@ -97,7 +97,7 @@ class ToyViews:
 def toy_fit(runtime, config, folder, step_loss, **options) -> Toy:
     model = Toy()
     sources = [Source("base", ["a", "b", "c"], None, config.batch_size)]
-    run = SimpleNamespace(runtime=runtime, views=ToyViews(), seed=0)
+    run = SimpleNamespace(runtime=runtime, views=ToyViews(), seed=0, recipe=load_recipe("laptop"))
     fit(run, "toy", model, sources, step_loss, config, folder, **options)
     return model
 
@@ -143,7 +143,7 @@ def test_a_list_that_has_become_empty_is_refused(runtime, tmp_path):
     def before_epoch(epoch, model):
         source.ids = ["a"] if epoch < 2 else []
 
-    run = SimpleNamespace(runtime=runtime, views=ToyViews(), seed=0)
+    run = SimpleNamespace(runtime=runtime, views=ToyViews(), seed=0, recipe=load_recipe("laptop"))
     with pytest.raises(InputError, match="toy: the list 'clean' is empty in epoch 2"):
         fit(run, "toy", Toy(), [source], lambda m, b, e: {"loss": m.head.weight.sum()}, config, tmp_path, before_epoch=before_epoch)
 
