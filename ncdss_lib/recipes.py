@@ -186,7 +186,6 @@ LAPTOP: dict[str, tuple[Any, str]] = {
     "basic_framework.steps_per_epoch": (50, "see base_training.epochs"),
     "basic_framework.schedule": ("cosine", "no milestone to tune"),
     "basic_framework.select": ("last", "validation truth scores, it never chooses"),
-    "entropy_ranking.per": ("cluster", "a global ranking drops whole clusters of hard classes"),
     "eums.epochs": (8, "see base_training.epochs"),
     "eums.steps_per_epoch": (50, "see base_training.epochs"),
     "eums.schedule": ("cosine", "no milestone to tune"),
