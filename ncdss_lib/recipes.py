@@ -173,7 +173,7 @@ LAPTOP: dict[str, tuple[Any, str]] = {
     "model.head_channels": (128, "half the width halves the time of a step, for about a point of base mIoU"),
     "model.dropout": (0.0, "a small head on frozen features hardly overfits"),
     "model.frozen_stages": (5, "the whole encoder is frozen: with so few images fine-tuning is worse and much slower"),
-    "base_training.epochs": (8, "short epochs of a fixed number of steps, whatever the size of the lists; 12 gave under a point more base mIoU"),
+    "base_training.epochs": (8, "short epochs of a fixed number of steps, whatever the size of the lists; 12 gave under a point more"),
     "base_training.steps_per_epoch": (50, "see base_training.epochs"),
     "base_training.schedule": ("cosine", "no milestone to tune"),
     "base_training.select": ("last", "validation truth scores, it never chooses"),
