@@ -30,9 +30,16 @@ class Data(_Section):
     size: int = _field(512, "side in pixels to which every image, mask and saliency map is resized (aspect ratio not kept)", ge=32)
     target_size: int = _field(512, "side in pixels of the label maps in the training losses", ge=8)
     features: Literal["online", "cached"] = _field("online", "images through the encoder at every step, or dense features cached once")
-    base_list: Literal["any_base", "base_only"] = _field(
-        "any_base", "base training on every image with a base class (it leaks images that are unlabelled later), or on base-only images"
+    base_list: Literal["published", "strict"] = _field(
+        "published", "base training on every image with a base class (it leaks images that are unlabelled later), or strictly on base-only ones"
     )
+    val_masks: Literal["SegmentationClassAug", "SegmentationClass"] = _field(
+        "SegmentationClassAug", "folder of PASCAL-5i's validation masks (SegmentationClass scores the published predictions at original size)"
+    )
+    coco_masks: Literal["published", "complete"] = _field(
+        "published", "COCO-20i's masks: first polygon of each object only and crowds as background, or all polygons and crowds ignored"
+    )
+    num_novel: int | None = _field(None, "N, the number of novel classes in a folder of your own images; other data sets know theirs", ge=1)
     label_border: Literal[0, 255] = _field(0, "label of the border that rotation and scaling uncover: background, or ignored")
     flip: float = _field(0.5, "probability of a horizontal flip", ge=0, le=1)
     rotation: float = _field(5.0, "rotation drawn from plus or minus this many degrees", ge=0, le=180)
@@ -114,6 +121,7 @@ class BasicFramework(Training):
 class EntropyRanking(_Section):
     """Stage 4: rank novel images by the entropy of the basic model."""
 
+    enabled: bool = _field(True, "rank at all; without, every image is clean")
     clean_share: float = _field(0.67, "share of images with the lowest entropy that is called clean", gt=0, lt=1)
     per: Literal["dataset", "cluster"] = _field("dataset", "rank all images together, or each cluster's images by themselves")
 
@@ -130,8 +138,10 @@ class EUMS(Training):
     disputed: Literal["keep", "ignore", "relabel"] = _field(
         "keep", "clean pixels whose label a confident teacher denies: keep the label, ignore the pixel, or take the teacher's"
     )
+    self_training: bool = _field(True, "learn from unclean images through the teacher; without, they are left out")
     ramp_up_epochs: float = _field(5.0, "epochs over which the self-training weight rises", ge=0)
     max_weight: float = _field(1.0, "self-training weight after the ramp-up", ge=0)
+    dynamic_reassignment: bool = _field(True, "rank the clean images again during training")
     reassign_epochs: tuple[int, ...] = _field((5,), "0-based epochs before which clean images are ranked again")
     reassign_share: float = _field(0.5, "share of the clean images that stays clean at a reassignment", gt=0, le=1)
     inference: Literal["student", "teacher"] = _field("student", "the network that is evaluated")

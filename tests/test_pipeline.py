@@ -496,7 +496,7 @@ def test_a_file_found_truncated_in_the_middle_of_the_pipeline(tmp_path, kind):
     """Only the headers are read before the run; the body is found damaged when clustering needs it."""
     root = tmp_path / "voc"
     make_fake_voc(root, train=16, val=2)
-    overrides = ("data.base_list=base_only", "base_training.epochs=1")
+    overrides = ("data.base_list=strict", "base_training.epochs=1")
     run = opened(root, tmp_path / "run", "paper", *overrides)
     damaged = root / kind / (run.splits.novel[2] + (".jpg" if kind == "images" else ".png"))
     damaged.write_bytes(damaged.read_bytes()[: int(damaged.stat().st_size * 0.8)])

@@ -13,7 +13,7 @@ PUBLISHED = {
     "data.size": 512,
     "data.target_size": 512,
     "data.features": "online",
-    "data.base_list": "any_base",
+    "data.base_list": "published",
     "data.label_border": 0,
     "data.flip": 0.5,
     "data.rotation": 5.0,

@@ -67,12 +67,12 @@ def label_space(data: SegmentationData, fold: int) -> LabelSpace:
     return LabelSpace(tuple(data.classes), tuple(data.folds[fold]))
 
 
-def make_splits(data: SegmentationData, labels: LabelSpace, *, base_list: str = "any_base") -> Splits:
+def make_splits(data: SegmentationData, labels: LabelSpace, *, base_list: str = "published") -> Splits:
     """Split the training images of a fold by the classes that their masks hold.
 
     Args:
-        base_list: what the base model is trained on. ``any_base``, as published, takes every image with a base class, novel pixels
-            as background: it includes images that are "unlabelled" later. ``base_only`` takes images without a novel class.
+        base_list: what the base model is trained on. ``published`` takes every image with a base class, novel pixels
+            as background: it includes images that are "unlabelled" later. ``strict`` takes images without a novel class.
 
     Raises:
         InputError: when the fold has no novel or no base image.
@@ -88,7 +88,7 @@ def make_splits(data: SegmentationData, labels: LabelSpace, *, base_list: str = 
                 f"no {kind} image: none of the {len(data.train_ids)} training masks of {data.name} holds a {kind} class of this "
                 f"fold ({', '.join(names)}). Check the masks, or choose another fold (--fold)."
             )
-    return Splits(base, novel, base if base_list == "base_only" else any_base, list(data.val_ids))
+    return Splits(base, novel, base if base_list == "strict" else any_base, list(data.val_ids))
 
 
 def read_truth(data: SegmentationData, labels: LabelSpace, image_id: str, *, hide_novel: bool = False) -> np.ndarray:

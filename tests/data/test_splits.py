@@ -43,12 +43,12 @@ def test_lists_of_a_fold() -> None:
         val=["v0", "v1"],
     )
     assert make_splits(data, label_space(data, 0)) == expected
-    assert make_splits(data, label_space(data, 0), base_list="any_base") == expected
+    assert make_splits(data, label_space(data, 0), base_list="published") == expected
 
 
 def test_the_strict_list_has_no_novel_image() -> None:
     data = Table()
-    splits = make_splits(data, label_space(data, 0), base_list="base_only")
+    splits = make_splits(data, label_space(data, 0), base_list="strict")
     assert splits.base_train == splits.base == ["base", "neither"]
 
 
