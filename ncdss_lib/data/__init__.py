@@ -7,20 +7,31 @@ from pathlib import Path
 
 from ncdss_lib.data.base import SegmentationData
 from ncdss_lib.errors import InputError, nearest
+from ncdss_lib.recipes import Data
 
-DATASETS = ("toyscenes", "pascal5i")
+DATASETS = ("toyscenes", "pascal5i", "coco20i")
 
 
-def open_dataset(name: str, data_root: str | Path | None = None, cache_dir: Path | None = None) -> SegmentationData:
+def open_dataset(
+    name: str,
+    data_root: str | Path | None = None,
+    cache_dir: Path | None = None,
+    config: Data | None = None,
+    *,
+    needs_saliency: bool = True,
+) -> SegmentationData:
     """Open a data set by name.
 
     Args:
         data_root: folder of the data; None takes ``$NCDSS_DATA_ROOT``. Toyscenes needs none.
         cache_dir: where class tables and rendered scenes are kept.
+        config: the recipe's ``data`` section, which chooses among masks (``val_masks``, ``coco_masks``); None takes the published choices.
+        needs_saliency: False opens data without any saliency map too, to evaluate or to make the maps.
 
     Raises:
         InputError: unknown name, or the folder is not as the data set expects it.
     """
+    config, root = config or Data(), data_root or os.environ.get("NCDSS_DATA_ROOT")
     if name == "toyscenes":
         from ncdss_lib.data.toyscenes import ToyScenes
 
@@ -28,5 +39,9 @@ def open_dataset(name: str, data_root: str | Path | None = None, cache_dir: Path
     if name == "pascal5i":
         from ncdss_lib.data.pascal5i import Pascal5i
 
-        return Pascal5i(data_root or os.environ.get("NCDSS_DATA_ROOT"), cache_dir)
+        return Pascal5i(root, cache_dir, val_masks=config.val_masks, needs_saliency=needs_saliency)
+    if name == "coco20i":
+        from ncdss_lib.data.coco20i import Coco20i
+
+        return Coco20i(root, cache_dir, masks=config.coco_masks, needs_saliency=needs_saliency)
     raise InputError(f"unknown data set {name!r} (--dataset): {nearest(name, DATASETS)}")

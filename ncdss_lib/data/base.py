@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ncdss_lib.errors import InputError
+from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.labels import IGNORE, LabelSpace
 
 
@@ -20,6 +20,7 @@ class SegmentationData(Protocol):
         folds: fold number -> original ids of its novel classes.
         train_ids, val_ids: image ids, sorted.
         saliency_note: one phrase that says where the saliency maps come from; figures and tables show it.
+        masks_note: one phrase that says which masks are the ground truth; reports name it.
     """
 
     name: str
@@ -28,6 +29,7 @@ class SegmentationData(Protocol):
     train_ids: list[str]
     val_ids: list[str]
     saliency_note: str
+    masks_note: str
 
     def image(self, image_id: str) -> np.ndarray:
         """RGB image, uint8 [H, W, 3]."""
@@ -41,12 +43,23 @@ class SegmentationData(Protocol):
         """Salient pixels, bool [H, W], or None where nothing is salient."""
         ...
 
+    def has_truth(self, image_id: str) -> bool:
+        """Whether there is a mask of the image; only a folder of one's own images has some without."""
+        ...
+
     def fingerprint(self) -> str:
         """A short text that changes when any image, mask, saliency map or list changes."""
         ...
 
+    def images_fingerprint(self) -> str:
+        """A short text that changes when any image or list changes, whatever becomes of masks and maps: the feature cache's key."""
+        ...
+
     def presence(self) -> dict[str, tuple[int, ...]]:
-        """Image id -> sorted original ids of the classes with at least one pixel (0 and 255 left out)."""
+        """Image id -> sorted original ids of the classes with at least one pixel (0 and 255 left out).
+
+        An image without a mask is there because it is declared to hold something new: it has every novel class.
+        """
         ...
 
 
@@ -75,8 +88,10 @@ def make_splits(data: SegmentationData, labels: LabelSpace, *, base_list: str = 
             as background: it includes images that are "unlabelled" later. ``strict`` takes images without a novel class.
 
     Raises:
-        InputError: when the fold has no novel or no base image.
+        InputError: when the fold has no novel or no base image, or ``base_list`` is neither of the two.
     """
+    if base_list not in ("published", "strict"):
+        raise InputError(f"data.base_list={base_list!r}: {nearest(base_list, ('published', 'strict'))}")
     presence = data.presence()
     novel_ids, base_ids = set(labels.novel_ids), set(labels.base_ids)
     novel = [i for i in data.train_ids if novel_ids.intersection(presence[i])]

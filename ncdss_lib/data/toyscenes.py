@@ -402,6 +402,7 @@ class ToyScenes:
     classes = CLASSES
     folds = FOLDS
     saliency_note = SALIENCY_NOTE
+    masks_note = "drawn with the scenes"
 
     def __init__(self, cache_dir: Path | None = None, *, train: int = 600, val: int = 200, size: int = 224) -> None:
         if size < MIN_SIZE:
@@ -443,6 +444,14 @@ class ToyScenes:
         """Changes with the generator's version, the size and the numbers of images."""
         made_from = f"toyscenes v{VERSION} size={self.size} train={len(self.train_ids)} val={len(self.val_ids)}"
         return hashlib.sha256(made_from.encode()).hexdigest()[:16]
+
+    def images_fingerprint(self) -> str:
+        """As :meth:`fingerprint`: a seed gives image, mask and saliency map together."""
+        return self.fingerprint()
+
+    def has_truth(self, image_id: str) -> bool:
+        """True for every image of the data set."""
+        return image_id in self._known
 
     def export(self, folder: Path) -> None:
         """Write all scenes in the VOCSegmentation layout: images, SegmentationClassAug, saliency_supervised_model, sets."""
