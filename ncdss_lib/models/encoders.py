@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ncdss_lib.errors import InputError, nearest
+from ncdss_lib.models.checkpoints import read_state_dict
 from ncdss_lib.recipes import Model
 
 BUNDLED = "tf_efficientnet_lite0"
@@ -107,16 +108,15 @@ def _read(config: Model) -> dict[str, Tensor]:
         path = Path(config.weights)
     if not path.is_file():
         raise InputError(f"model.weights: {path} is not a file; choose hub, bundled, none or an existing file.")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in as many ways as there are formats
-        raise InputError(f"model.weights: {path} cannot be read as a PyTorch state dict ({type(error).__name__}).") from None
+    return read_state_dict(path)
 
 
 def _load(model: nn.Module, weights: dict[str, Tensor], config: Model) -> None:
     own = model.state_dict()
     if config.weights == "bundled":  # the same tensors in the same order, under other names
         weights = dict(zip(own, weights.values(), strict=True))
+    counters = {name: own[name] for name in own if name.endswith("num_batches_tracked")}  # old files lack them
+    weights = {**counters, **weights}
     problems = [f"{name} is missing" for name in own if name not in weights]
     problems += [
         f"{name} has shape {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
