@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 from zlib import crc32
 
+import cv2
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as TF
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import ColorJitter, InterpolationMode
+from torchvision.transforms.v2 import ColorJitter
 
 from ncdss_lib.data.base import SegmentationData
 from ncdss_lib.errors import NCDSSError
@@ -68,18 +68,16 @@ class Views(Protocol):
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Bicubic resize of uint8 [H, W, 3] to [size, size, 3] without anti-aliasing, as OpenCV's cubic (aspect ratio not kept)."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    resized = TF.resize(tensor, [size, size], InterpolationMode.BICUBIC, antialias=False)
-    return resized.permute(1, 2, 0).contiguous().numpy()
+    """OpenCV's cubic resize of uint8 [H, W, 3] to [size, size, 3], as published: aspect ratio not kept, no anti-aliasing."""
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def resize_labels(labels: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """Nearest resize of uint8 or bool [H, W] to [size, size] or to (height, width)."""
+    """Nearest resize of uint8 or bool [H, W] to [size, size] or to (height, width): OpenCV's, without its rounding errors."""
     height, width = (size, size) if isinstance(size, int) else size
     rows = np.arange(height) * labels.shape[0] // height
     columns = np.arange(width) * labels.shape[1] // width
-    return labels[rows[:, None], columns]
+    return labels.take(columns, 1).take(rows, 0)  # the other way round touches more memory where an image grows
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -89,57 +87,83 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 class ImageViews:
-    """Views of image files: flip, rotation and scaling at original size, then the resize (method reference, section 0)."""
+    """Views of image files: flip, rotation and scaling at original size, then the resize (method reference, section 0).
+
+    Pixels stay uint8 and channels-last until the network normalises them on its device: a quarter of the bytes to hand over from the
+    loading processes, and nothing to transpose.
+    """
 
     channels: tuple[int, ...] | None = None
 
     def __init__(self, data: SegmentationData, config: Data) -> None:
         self.data, self.config, self.size = data, config, config.size
-        self._jitter = ColorJitter(*config.jitter)
 
     def train(self, source: Source, batches: Sequence[Sequence[str]], seed: int, epoch: int) -> Iterator[dict[str, Tensor]]:
         samples = _Samples(self, source, [(i, (seed, epoch, step)) for step, ids in enumerate(batches) for i in ids])
-        return _load(DataLoader(samples, batch_size=len(batches[0]), num_workers=self.config.workers, pin_memory=torch.cuda.is_available()))
+        for batch in self._load(samples, len(batches[0])):
+            yield {name: value.long() if name == "y" else value.permute(0, 3, 1, 2) for name, value in batch.items()}
 
     def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
-        loader = _load(DataLoader(_Clean(self, ids), batch_size=batch_size, num_workers=self.config.workers))
-        for start, images in zip(range(0, len(ids), batch_size), loader, strict=True):
-            yield list(ids[start : start + batch_size]), images
+        for start, images in zip(range(0, len(ids), batch_size), self._load(_Clean(self, ids), batch_size), strict=True):
+            yield list(ids[start : start + batch_size]), images.permute(0, 3, 1, 2)
 
-    def augment(self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-        """One random geometry applied to an image and its label map.
+    def augment(self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        """One random geometry applied to an image and its label map, each sampled twice: at original size, then by the resize.
+
+        Args:
+            image: uint8 [H, W, 3].
+            labels: uint8 [H, W] or None.
 
         Returns:
-            uint8 [3, size, size] and int64 [target_size, target_size] (or None). Uncovered borders are black and ``label_border``.
+            uint8 [size, size, 3] and uint8 [target_size, target_size] (or None). Uncovered borders are black and ``label_border``.
         """
         config = self.config
         angle, scale, flip = rng.uniform(-config.rotation, config.rotation), rng.uniform(*config.scale), rng.random() < config.flip
-        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        picture = TF.affine(TF.horizontal_flip(picture) if flip else picture, angle, [0, 0], scale, [0.0, 0.0], InterpolationMode.BILINEAR)
-        picture = torch.from_numpy(resize_image(picture.permute(1, 2, 0).numpy(), config.size)).permute(2, 0, 1)
+        height, width = image.shape[:2]
+        geometry = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
+
+        def warp(pixels: np.ndarray, interpolation: int, border: int) -> np.ndarray:
+            pixels = cv2.flip(pixels, 1) if flip else pixels
+            return cv2.warpAffine(pixels, geometry, (width, height), flags=interpolation, borderValue=border)
+
+        picture = resize_image(warp(image, cv2.INTER_CUBIC, 0), config.size)
         if labels is None:
             return picture, None
-        target = torch.from_numpy(labels)[None]
-        target = TF.horizontal_flip(target) if flip else target
-        target = TF.affine(target, angle, [0, 0], scale, [0.0, 0.0], InterpolationMode.NEAREST, fill=[config.label_border])
-        return picture, torch.from_numpy(resize_labels(target[0].numpy(), config.target_size)).long()
+        return picture, resize_labels(warp(labels, cv2.INTER_NEAREST, config.label_border), config.target_size)
 
-    def sample(self, source: Source, image_id: str, key: Sequence[int]) -> dict[str, Tensor]:
+    def sample(self, source: Source, image_id: str, key: Sequence[int]) -> dict[str, np.ndarray]:
+        """One training sample, its randomness drawn from ``key`` and the names of source and image alone.
+
+        Returns:
+            ``x`` uint8 [size, size, 3] and ``y`` uint8 [target_size, target_size]; without targets ``weak`` and ``strong``, both as ``x``.
+        """
         rng = np.random.default_rng([*key, crc32(f"{source.name}/{image_id}".encode())])
         image, target = self.augment(self.data.image(image_id), source.targets(image_id) if source.targets else None, rng)
         if target is not None:
             return {"x": image, "y": target}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**31)))
-            return {"weak": image, "strong": self._jitter(image)}
+        return {"weak": image, "strong": jitter_colours(image, self.config, seed=int(rng.integers(2**31)))}
+
+    def _load(self, items: Dataset, batch_size: int) -> Iterator[Any]:
+        """Batches of a data set. The error of a loading process has its traceback as message, whose last line is what it said."""
+        loader = DataLoader(
+            items, batch_size, num_workers=self.config.workers, worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available()
+        )
+        try:
+            yield from loader
+        except NCDSSError as error:
+            raise type(error)(str(error).rstrip().rpartition(f"{type(error).__name__}: ")[2]) from error
 
 
-def _load(loader: DataLoader) -> Iterator[Any]:
-    """A loader's batches. The error of a loading process arrives with its traceback as the message, whose last line is what it said."""
-    try:
-        yield from loader
-    except NCDSSError as error:
-        raise type(error)(str(error).rstrip().rpartition(f"{type(error).__name__}: ")[2]) from error
+def jitter_colours(image: np.ndarray, config: Data, seed: int) -> np.ndarray:
+    """Brightness, contrast, saturation and hue of uint8 [H, W, 3] changed at random, in random order: torchvision's, by Pillow."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return np.array(ColorJitter(*config.jitter)(Image.fromarray(image)))
+
+
+def _one_thread(worker: int) -> None:
+    """Loading processes are many: OpenCV should start no threads in them."""
+    cv2.setNumThreads(0)
 
 
 class _Samples(Dataset):
@@ -149,7 +173,7 @@ class _Samples(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return self.views.sample(self.source, *self.items[index])
 
 
@@ -160,8 +184,8 @@ class _Clean(Dataset):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return torch.from_numpy(resize_image(self.views.data.image(self.ids[index]), self.views.size)).permute(2, 0, 1)
+    def __getitem__(self, index: int) -> np.ndarray:
+        return resize_image(self.views.data.image(self.ids[index]), self.views.size)
 
 
 VIEW_NAMES = ("clean", "flip", "jitter", "flip_jitter")
@@ -206,19 +230,15 @@ class FeatureViews:
 
 def load_view(data: SegmentationData, config: Data, view: str, image_id: str) -> np.ndarray:
     """The image of a cached view, uint8 [size, size, 3]. The jitter of an image is drawn from its id, so a cache is reproducible."""
-    image = torch.from_numpy(resize_image(data.image(image_id), config.size)).permute(2, 0, 1)
+    image = resize_image(data.image(image_id), config.size)
     if view.startswith("flip"):
-        image = TF.horizontal_flip(image)
-    if view.endswith("jitter"):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(crc32(f"{view}/{image_id}".encode()))
-            image = ColorJitter(*config.jitter)(image)
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        image = cv2.flip(image, 1)
+    return jitter_colours(image, config, crc32(f"{view}/{image_id}".encode())) if view.endswith("jitter") else image
 
 
 def feature_cache_key(data: SegmentationData, config: Data, model: Model) -> dict[str, Any]:
     """All that cached features depend on."""
     return {
-        "version": 1, "data": data.fingerprint(), "size": config.size, "jitter": config.jitter,
+        "version": 2, "data": data.fingerprint(), "size": config.size, "jitter": config.jitter,
         "encoder": [model.encoder, model.weights, weights_stamp(model), model.output_stride, model.stages],
     }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -42,13 +43,20 @@ def test_a_known_nearest_resize():
     assert resize_labels(labels > 3, (1, 3)).tolist() == [[False, False, False]]
 
 
+@pytest.mark.parametrize(("height", "width"), [(5, 13), (90, 64), (1, 7), (600, 40)])
+def test_images_are_resized_by_opencv(height, width):
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    found = resize_image(image[:, ::-1], 64)  # a view of a picture is as good as a picture
+    np.testing.assert_array_equal(found, cv2.resize(np.ascontiguousarray(image[:, ::-1]), (64, 64), interpolation=cv2.INTER_CUBIC))
+
+
 def cubic(x: float, a: float = -0.75) -> float:
     """The cubic convolution kernel of OpenCV."""
     x = abs(x)
     return (a + 2) * x**3 - (a + 3) * x**2 + 1 if x <= 1 else a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
 
 
-def test_images_are_resized_as_opencvs_cubic_without_anti_aliasing():
+def test_the_resize_is_cubic_without_anti_aliasing():
     image = np.random.default_rng(0).integers(80, 176, (5, 13, 3), dtype=np.uint8)  # nothing overshoots 0 or 255
 
     def matrix(old: int, new: int) -> np.ndarray:
@@ -123,11 +131,11 @@ def views(**settings: object) -> ImageViews:
 def test_image_and_labels_share_one_geometry(seed):
     """Where the image is clearly one colour, the label map holds that colour's label; borders are black and 0."""
     image, target = views(rotation=30.0, scale=(0.6, 1.4)).augment(COLOURS[coloured_mask()], coloured_mask(), np.random.default_rng(seed))
-    assert image.shape == (3, 64, 64)
-    assert image.dtype == torch.uint8
-    assert target.dtype == torch.int64
-    distance = (image[None].int() - torch.from_numpy(COLOURS).int()[:, :, None, None]).abs().sum(1)
+    assert image.shape == (64, 64, 3)
+    assert image.dtype == target.dtype == np.uint8
+    distance = torch.from_numpy(np.abs(image[None].astype(int) - COLOURS[:, None, None].astype(int)).sum(3))
     nearest, label = distance.min(0)
+    target = torch.from_numpy(target)
     clear = nearest < 40
     assert clear.float().mean() > 0.7
     # Labels are resized to the pixel at or before, images about pixel centres: up to a pixel apart along edges.
@@ -145,8 +153,24 @@ def test_a_flip_alone_is_exact():
     for flip in (0.0, 1.0):
         image, target = views(flip=flip, **unchanged).augment(COLOURS[mask], mask, np.random.default_rng(0))
         expected = mask[:, ::-1] if flip else mask
-        np.testing.assert_array_equal(target.numpy(), expected)
-        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), COLOURS[expected])
+        np.testing.assert_array_equal(target, expected)
+        np.testing.assert_array_equal(image, COLOURS[expected])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_augmentation_is_flip_warp_and_resize_as_published(seed):
+    """Section 0, written out: cubic for the image and nearest for labels, at original size about the centre, then to 512 x 512."""
+    rng = np.random.default_rng(seed)
+    image, labels = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8), rng.integers(0, 21, (90, 120), dtype=np.uint8)
+    found, target = ImageViews(OneImage(), Data(workers=0)).augment(image, labels, np.random.default_rng([seed, 1]))  # type: ignore[arg-type]
+
+    rng = np.random.default_rng([seed, 1])
+    angle, scale, flip = rng.uniform(-5, 5), rng.uniform(0.75, 1.25), rng.random() < 0.5
+    matrix = cv2.getRotationMatrix2D((60, 45), angle, scale)
+    for pixels, interpolation, result in ((image, cv2.INTER_CUBIC, found), (labels, cv2.INTER_NEAREST, target)):
+        pixels = np.ascontiguousarray(pixels[:, ::-1]) if flip else pixels
+        warped = cv2.warpAffine(pixels, matrix, (120, 90), flags=interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        np.testing.assert_array_equal(result, cv2.resize(warped, (512, 512), interpolation=interpolation))
 
 
 @pytest.mark.parametrize("border", [0, 255])
@@ -154,24 +178,24 @@ def test_the_uncovered_border_is_black_and_filled_with_the_chosen_label(border):
     """At scale .75 the uncovered area is 43.75 % (verified in section 0 of the method reference)."""
     shrunk = views(rotation=0.0, scale=(0.75, 0.75), label_border=border)
     image, target = shrunk.augment(np.full((128, 128, 3), 200, np.uint8), np.full((128, 128), 7, np.uint8), np.random.default_rng(0))
-    assert (target == border).float().mean().item() == pytest.approx(0.4375, abs=1e-3)
+    assert (target == border).mean() == pytest.approx(0.4375, abs=1e-3)
     assert ((target == border) | (target == 7)).all()
-    assert image[:, :7].max() == 0
-    assert (image[:, 12:52, 12:52] == 200).all()
+    assert image[:7].max() == 0
+    assert (image[12:52, 12:52] == 200).all()
 
 
 def test_targets_may_be_smaller_than_images():
     small = ImageViews(OneImage(), Data(size=64, target_size=16, rotation=0.0, scale=(1.0, 1.0), flip=0.0, workers=0))  # type: ignore[arg-type]
     _, target = small.augment(COLOURS[coloured_mask()], coloured_mask(), np.random.default_rng(0))
-    np.testing.assert_array_equal(target.numpy(), resize_labels(coloured_mask(), 16))
+    np.testing.assert_array_equal(target, resize_labels(coloured_mask(), 16))
 
 
 def test_weak_and_strong_have_the_same_geometry():
     quiet = views(rotation=30.0, jitter=(0.0, 0.0, 0.0, 0.0)).sample(Source("u", ["x"], None, 1), "x", (0, 0, 0))
-    assert torch.equal(quiet["weak"], quiet["strong"])
+    np.testing.assert_array_equal(quiet["weak"], quiet["strong"])
     loud = views(rotation=30.0).sample(Source("u", ["x"], None, 1), "x", (0, 0, 0))
-    assert torch.equal(loud["weak"], quiet["weak"])
-    assert not torch.equal(loud["weak"], loud["strong"])
+    np.testing.assert_array_equal(loud["weak"], quiet["weak"])
+    assert not np.array_equal(loud["weak"], loud["strong"])
 
 
 def test_samples_are_seeded_and_leave_the_global_generators_alone():
@@ -180,8 +204,8 @@ def test_samples_are_seeded_and_leave_the_global_generators_alone():
     np.random.seed(0)  # noqa: NPY002
     before = torch.get_rng_state()
     one = [views().sample(source, "x", key)["strong"] for key in ((0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
-    assert torch.equal(one[0], one[1])
-    assert not any(torch.equal(one[0], other) for other in one[2:])
+    np.testing.assert_array_equal(one[0], one[1])
+    assert not any(np.array_equal(one[0], other) for other in one[2:])
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -204,7 +228,10 @@ def test_loading_processes_give_the_same_samples(voc):
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
     assert here[0]["x"].shape == (3, 3, 32, 32)
+    assert here[0]["x"].dtype == torch.uint8
+    assert here[0]["x"].is_contiguous(memory_format=torch.channels_last)
     assert here[0]["y"].shape == (3, 32, 32)
+    assert here[0]["y"].dtype == torch.int64
     assert set(here[3]) == {"weak", "strong"}
     assert not torch.equal(here[0]["x"][0], here[0]["x"][1])
 
