@@ -9,7 +9,7 @@ from ncdss_lib.data.base import SegmentationData
 from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.recipes import Data
 
-DATASETS = ("toyscenes", "pascal5i", "coco20i")
+DATASETS = ("toyscenes", "pascal5i", "coco20i", "folder")
 
 
 def open_dataset(
@@ -25,13 +25,16 @@ def open_dataset(
     Args:
         data_root: folder of the data; None takes ``$NCDSS_DATA_ROOT``. Toyscenes needs none.
         cache_dir: where class tables and rendered scenes are kept.
-        config: the recipe's ``data`` section, which chooses among masks (``val_masks``, ``coco_masks``); None takes the published choices.
+        config: the recipe's ``data`` section, which chooses among masks (``val_masks``, ``coco_masks``) and tells ``num_novel``;
+            None takes the published choices.
         needs_saliency: False opens data without any saliency map too, to evaluate or to make the maps.
 
     Raises:
         InputError: unknown name, or the folder is not as the data set expects it.
     """
     config, root = config or Data(), data_root or os.environ.get("NCDSS_DATA_ROOT")
+    if config.num_novel is not None and name in DATASETS and name != "folder":
+        raise InputError(f"data.num_novel={config.num_novel} is for --dataset folder: {name} knows its novel classes. Drop the override.")
     if name == "toyscenes":
         from ncdss_lib.data.toyscenes import ToyScenes
 
@@ -44,4 +47,8 @@ def open_dataset(
         from ncdss_lib.data.coco20i import Coco20i
 
         return Coco20i(root, cache_dir, masks=config.coco_masks, needs_saliency=needs_saliency)
+    if name == "folder":
+        from ncdss_lib.data.folder import Folder
+
+        return Folder(root, cache_dir, num_novel=config.num_novel, needs_saliency=needs_saliency)
     raise InputError(f"unknown data set {name!r} (--dataset): {nearest(name, DATASETS)}")

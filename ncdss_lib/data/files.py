@@ -93,14 +93,15 @@ class FileData:
         """
         if not self.has_truth(image_id):
             raise InputError(f"{self.root} holds no mask of {image_id!r}, so there is no truth to read. Add its mask, or leave it out.")
-        path = self._masks[image_id].path
+        path, (highest, advice) = self._masks[image_id].path, self._allowed_ids(image_id)
         mask = read_indices(path)
-        if unknown := [c for c in classes_in(mask) if c > len(self.classes)]:
-            raise InputError(
-                f"{path} holds label ids {unknown}. Expected 0 (background), 1..{len(self.classes)} or {IGNORE} (ignore): "
-                "write class indices, neither colours nor object numbers."
-            )
+        if unknown := [c for c in classes_in(mask) if c > highest]:
+            raise InputError(f"{path} holds label ids {unknown}. Expected 0 (background), 1..{highest} or {IGNORE} (ignore): {advice}.")
         return mask
+
+    def _allowed_ids(self, image_id: str) -> tuple[int, str]:
+        """The highest class id that the mask of an image may hold, and what to do when it holds another."""
+        return len(self.classes), "write class indices, neither colours nor object numbers"
 
     def saliency(self, image_id: str) -> np.ndarray | None:
         """Salient pixels, bool [H, W], or None where nothing is salient: MaskContrast writes no file then.
