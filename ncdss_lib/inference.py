@@ -38,15 +38,15 @@ def predict(run: Run, model: nn.Module, ids: Sequence[str], size: int, what: str
         yield names, upsample(logits.float(), size)
 
 
-def load_model(run: Run, name: str, suffix: str | None = None) -> Segmenter:
+def load_model(run: Run, name: str, suffix: str | None = None, folder: Path | None = None) -> Segmenter:
     """A trained network of a run, in evaluation mode.
 
     Args:
         name: base, basic, basic_oc or eums.
-        suffix: see :meth:`Run.weights`.
+        suffix, folder: see :meth:`Run.weights`.
     """
     model = run.new_segmenter(run.clusters.get(name, 0), seed=run.seed)
-    load_weights(model, run.weights(name, suffix))
+    load_weights(model, run.weights(name, suffix, folder))
     return model.eval()
 
 

@@ -54,7 +54,7 @@ def match_clusters(confusion: np.ndarray, labels: LabelSpace, rule: str) -> np.n
             ``published``: hungarian for K = N, argmax_iou for K > N.
 
     Returns:
-        int64 [K]: contiguous ids B+1..B+N, or UNMATCHED.
+        int64 [K]: contiguous ids B+1..B+N, or UNMATCHED; all UNMATCHED where the truth holds no novel pixel.
     """
     first = 1 + labels.num_base
     counts = confusion[first:, first:].astype(np.float64)
@@ -73,6 +73,8 @@ def match_clusters(confusion: np.ndarray, labels: LabelSpace, rule: str) -> np.n
             mapping[:] = score.argmax(0) + first
     else:
         raise ValueError(f"unknown matching rule {rule!r}")
+    if not confusion[first:].any():  # images of one's own, say, for which nobody knows the novel classes
+        mapping[:] = UNMATCHED
     return mapping
 
 
@@ -125,27 +127,66 @@ def score(confusion: np.ndarray, labels: LabelSpace, rule: str = "published") ->
         confusion: int64 [1 + B + N, 1 + B + K]; K = 0 is a base model, whose novel truth counts as background, as in its training.
         rule: see :func:`match_clusters`.
     """
+    if confusion.shape[1] == 1 + labels.num_base:
+        return _score_base_model(confusion, labels)
+    mapping = match_clusters(confusion, labels, rule)
+    return score_matched(confusion, mapping, labels, rule)
+
+
+def score_matched(confusion: np.ndarray, mapping: np.ndarray, labels: LabelSpace, rule: str) -> Scores:
+    """Scores under a matching that was made elsewhere: at another size, or on other images.
+
+    Args:
+        confusion: int64 [1 + B + N, 1 + B + K].
+        mapping: int64 [K] from :func:`match_clusters`.
+        rule: the name under which the scores are reported.
+    """
+    iou = iou_per_class(relabel(confusion, mapping, labels))
+    return _scores(iou, labels, rule, {k + 1: _class_name(c, labels) for k, c in enumerate(mapping)})
+
+
+def score_held_out(halves: np.ndarray, labels: LabelSpace, rule: str = "published") -> Scores:
+    """Scores of clusters that were matched on *other* images: each half of the validation set is scored under the matching of the other.
+
+    Ours, because a matching that reads the truth of the very images that it scores is optimistic (method reference, section 11).
+
+    Args:
+        halves: int64 [2, 1 + B + N, 1 + B + K], the confusion matrices of two halves of the images.
+        rule: by which the clusters of each half are matched.
+
+    Returns:
+        Scores over all images. A cluster on whose class the halves disagree has both names, first half first.
+    """
+    mappings = [match_clusters(half, labels, rule) for half in halves]
+    iou = iou_per_class(relabel(halves[0], mappings[1], labels) + relabel(halves[1], mappings[0], labels))
+    names = [list(dict.fromkeys(str(_class_name(c, labels)) for c in pair)) for pair in zip(*mappings, strict=True)]
+    return _scores(iou, labels, "held_out", {k + 1: None if pair == ["None"] else " / ".join(pair) for k, pair in enumerate(names)})
+
+
+def _score_base_model(confusion: np.ndarray, labels: LabelSpace) -> Scores:
     first = 1 + labels.num_base
-    if confusion.shape[1] == first:
-        folded = np.vstack([confusion[:1] + confusion[first:].sum(0, keepdims=True), confusion[1:first]])
-        iou = np.concatenate([iou_per_class(folded), np.full(labels.num_novel, np.nan)])
-        mapping, rule = np.empty(0, np.int64), "none"
-    else:
-        mapping = match_clusters(confusion, labels, rule)
-        iou = iou_per_class(relabel(confusion, mapping, labels))
+    folded = np.vstack([confusion[:1] + confusion[first:].sum(0, keepdims=True), confusion[1:first]])
+    return _scores(np.concatenate([iou_per_class(folded), np.full(labels.num_novel, np.nan)]), labels, "none", {})
+
+
+def _scores(iou: np.ndarray, labels: LabelSpace, rule: str, cluster_to_class: dict[int, str | None]) -> Scores:
+    first = 1 + labels.num_base
     base, novel = _mean(iou[1:first]), _mean(iou[first:])
     harmonic = None if base is None or novel is None else 2 * base * novel / (base + novel) if base + novel else 0.0
-    names = labels.names
     return Scores(
         novel_miou=novel,
         base_miou=base,
         background_iou=_mean(iou[:1]),
         all_miou=_mean(iou),
         harmonic_mean=harmonic,
-        per_class={name: None if np.isnan(value) else float(value) for name, value in zip(names, iou, strict=True)},
+        per_class={name: None if np.isnan(value) else float(value) for name, value in zip(labels.names, iou, strict=True)},
         rule=rule,
-        cluster_to_class={k + 1: None if c == UNMATCHED else names[c] for k, c in enumerate(mapping)},
+        cluster_to_class=cluster_to_class,
     )
+
+
+def _class_name(label: int, labels: LabelSpace) -> str | None:
+    return None if label == UNMATCHED else labels.names[label]
 
 
 def _mean(values: np.ndarray) -> float | None:

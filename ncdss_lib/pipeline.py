@@ -6,6 +6,7 @@ manifest of everything that it was made from; it is made again only when that ch
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import time
@@ -25,12 +26,13 @@ from ncdss_lib.data import open_dataset
 from ncdss_lib.data.base import SegmentationData, Splits, label_space, make_splits, read_truth
 from ncdss_lib.data.views import VIEW_NAMES, FeatureViews, ImageViews, Views, feature_cache_key, load_view
 from ncdss_lib.errors import InputError, nearest
+from ncdss_lib.labels import LabelSpace
 from ncdss_lib.models.encoders import Encoder, weights_stamp
 from ncdss_lib.models.feature_cache import FeatureCache, build_cache
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training, load_recipe
 from ncdss_lib.runtime import Runtime
-from ncdss_lib.stages import base_training, basic_framework, clustering, entropy_ranking, eums, evaluation
+from ncdss_lib.stages import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation
 from ncdss_lib.store import (
     cache_root,
     commit_folder,
@@ -65,6 +67,9 @@ STAGES: dict[str, Stage] = {
     "eums": Stage(eums.compute, ("clustering", "basic_framework", "entropy_ranking")),
     "evaluation": Stage(evaluation.compute, ("base_training", "clustering", "basic_framework", "entropy_ranking", "eums")),
 }
+#: Made only when the recipe asks for it.
+OPTIONAL: dict[str, Stage] = {"ablation": Stage(ablation.compute, tuple(name for name in STAGES if name != "base_training"))}
+_ALL = STAGES | OPTIONAL
 _NEUTRAL = {"workers"}  # fields of recipe.data that say how fast, not what
 
 
@@ -80,8 +85,13 @@ class Run:
         self.data, self.fold, self.seed, self.recipe, self.folder = data, fold, seed, recipe, folder
         self.labels = label_space(data, fold)
         self.splits: Splits = make_splits(data, self.labels, base_list=recipe.data.base_list)
+        _check_selection(data, self.labels, recipe)
         self._device = device
         self.skipped: dict[str, bool] = {}
+
+    def stages(self) -> list[str]:
+        """The stages that this run's recipe asks for, in order."""
+        return [*STAGES, *(name for name in OPTIONAL if getattr(self.recipe, name).enabled)]
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -103,6 +113,13 @@ class Run:
             self.recipe.compute.inference_batch,
         )
         return FeatureViews(FeatureCache(folder), self.data, config)
+
+    def with_settings(self, section: str, **fields: Any) -> Run:
+        """The same run, folder and all, with other values of some fields of one section of the recipe."""
+        settings = getattr(self.recipe, section).model_copy(update=fields)
+        variant = copy.copy(self)
+        variant.recipe = self.recipe.model_copy(update={section: settings})
+        return variant
 
     @property
     def clusters(self) -> dict[str, int]:
@@ -126,18 +143,19 @@ class Run:
         recipe = self.recipe
         return {"base": recipe.base_training, "eums": recipe.eums}.get(model, recipe.basic_framework)
 
-    def weights(self, model: str, suffix: str | None = None) -> Path:
+    def weights(self, model: str, suffix: str | None = None, folder: Path | None = None) -> Path:
         """The weights file of ``base``, ``basic``, ``basic_oc`` or ``eums``.
 
         Args:
             suffix: "" the last epoch, "_best" the best on validation, None what the recipe hands on.
+            folder: where it is; None is the folder of the stage that trains it.
         """
         stage = {"base": "base_training", "eums": "eums"}.get(model, "basic_framework")
         config = self.training_config(model)
-        stem = "eums_teacher" if model == "eums" and self.recipe.eums.inference == "teacher" else model
+        stem = "eums_teacher" if model == "eums" and self.recipe.eums.evaluates_teacher else model
         if suffix is None:
             suffix = "_best" if config.select == "best_val" else ""
-        return self.folder / stage / f"{stem}{suffix}.safetensors"
+        return (folder or self.folder / stage) / f"{stem}{suffix}.safetensors"
 
     def load_state(self, model: str) -> dict[str, torch.Tensor]:
         """The weights of a trained model, as a plain state dict on the run's device."""
@@ -154,7 +172,7 @@ class Run:
                 "model": [recipe.model.model_dump(), weights_stamp(recipe.model)],
                 "settings": getattr(recipe, stage).model_dump(),
                 "run": [self.fold, self.seed],
-                "after": [self.key(earlier) for earlier in STAGES[stage].after],
+                "after": [self.key(earlier) for earlier in _ALL[stage].after],
             }
         )
 
@@ -164,9 +182,9 @@ class Run:
 
     def ensure(self, stage: str) -> Path:
         """Return a stage's folder, computing it and the stages before it as far as they are not current."""
-        if stage not in STAGES:
-            raise InputError(f"unknown stage {stage!r}: {nearest(stage, STAGES)}")
-        for earlier in STAGES[stage].after:
+        if stage not in _ALL:
+            raise InputError(f"unknown stage {stage!r}: {nearest(stage, _ALL)}")
+        for earlier in _ALL[stage].after:
             self.ensure(earlier)
         folder = self.folder / stage
         if stage in self.skipped:
@@ -186,10 +204,10 @@ class Run:
                 partial = partial_folder(folder, key)
             self.runtime.barrier()
             partial = folder.with_name(f".{folder.name}.partial")
-            numbers = STAGES[stage].compute(self, partial)
+            numbers = _ALL[stage].compute(self, partial)
             self.runtime.barrier()
             if self.runtime.is_main:
-                for checkpoint in partial.glob("*_checkpoint.pt"):
+                for checkpoint in partial.rglob("*_checkpoint.pt"):
                     checkpoint.unlink()
                 commit_folder(
                     partial,
@@ -211,10 +229,10 @@ class Run:
 
     def write_report(self) -> Path:
         """Compute what is missing and write ``report.json`` (schema 1)."""
-        for stage in STAGES:
+        for stage in self.stages():
             self.ensure(stage)
         clusters, scores = self.numbers("clustering"), self.numbers("evaluation")
-        stages = {name: manifest(self.folder / name) for name in STAGES}
+        stages = {name: manifest(self.folder / name) for name in self.stages()}
         report = {
             "schema": 1,
             "dataset": self.data.name,
@@ -234,6 +252,7 @@ class Run:
                 "val": len(self.splits.val),
             },
             "saliency": self.data.saliency_note,
+            "masks": self.data.masks_note,
             "clustering": {"pca_dims": clusters["pca_dims"], "explained_variance": clusters["explained_variance"]},
             "stages": {
                 name: {
@@ -246,6 +265,8 @@ class Run:
             "models": scores["models"],
             "pseudo_labels": scores["pseudo_labels"],
         }
+        if "ablation" in stages:
+            report["ablation"] = self.numbers("ablation")
         path = self.folder / "report.json"
         if self.runtime.is_main:
             with disk_errors("report.json", self.folder):
@@ -256,6 +277,17 @@ class Run:
         """The contents of report.json, written before if it is not there."""
         path = self.folder / "report.json"
         return read_json(path if path.is_file() else self.write_report())
+
+
+def _check_selection(data: SegmentationData, labels: LabelSpace, recipe: Recipe) -> None:
+    """Refuse to choose epochs by a score that does not exist."""
+    choosing = [stage for stage in ("base_training", "basic_framework", "eums") if getattr(recipe, stage).select == "best_val"]
+    presence, novel = data.presence(), set(labels.novel_ids)
+    if choosing and not any(novel.intersection(presence[i]) for i in data.val_ids):
+        raise InputError(
+            f"{', '.join(choosing)}: select=best_val chooses the epoch by the novel classes' IoU, but none of the {len(data.val_ids)} "
+            f"validation masks of {data.name} holds one. Set {' and '.join(f'--set {stage}.select=last' for stage in choosing)}."
+        )
 
 
 def run_folder(dataset: str, fold: int, recipe: str, seed: int, out: str | Path | None = None) -> Path:
@@ -275,10 +307,10 @@ def open_run(
     Raises:
         InputError: anything about the data or the options that is wrong; nothing is written before it is raised.
     """
-    settings = load_recipe(recipe, overrides)
+    settings = load_recipe(recipe, overrides, dataset)
     if not 0 <= seed < 2**31:
         raise InputError(f"--seed {seed}: seeds are numbers from 0 to {2**31 - 1}.")
-    data = open_dataset(dataset, data_root, cache_root())
+    data = open_dataset(dataset, data_root, cache_root(), settings.data)
     device = device or os.environ.get("NCDSS_DEVICE") or "auto"
     return Run(data, fold, seed, settings, run_folder(dataset, fold, recipe, seed, out), device)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,7 @@ def fit(
         step_loss: (model, batches by source name, epoch) -> losses; ``loss`` is minimised.
         extra: further modules to keep in checkpoints (the teacher).
         before_epoch: called with (epoch, model) before each epoch, also for the epochs of a resumed run that are over.
-        validate: called after each epoch when ``config.select`` is best_val; the highest value is kept as best.
+        validate: called after each epoch when the config tracks or selects the best one; the highest value is kept as best.
 
     Raises:
         RunError: a loss is not finite.
@@ -112,7 +113,7 @@ def fit(
         for module in modules.values():
             runtime.sync_buffers(module)
         history.append({"epoch": epoch, **means})
-        if validate and config.select == "best_val":
+        if validate and config.validates:
             miou = history[-1]["val_miou"] = validate(model)
             if miou > state["best"]:
                 state["best"] = miou
@@ -133,6 +134,11 @@ def fit(
             writer.writeheader()
             writer.writerows(history)
     runtime.barrier()
+
+
+def read_history(folder: Path, name: str) -> pd.DataFrame:
+    """What :func:`fit` recorded, a row an epoch: mean losses, and ``val_miou`` where epochs were scored."""
+    return pd.read_csv(folder / f"{name}_history.csv")
 
 
 def _train_epoch(

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from ncdss_lib.pipeline import Run, open_run
 from tests.data.fake_voc import make_fake_voc
 
 REPO = Path(__file__).resolve().parents[1]
@@ -28,6 +29,12 @@ TINY_PAPER = [
     *("clustering.min_area_pixels=20", "clustering.n_init=2", "compute.precision=fp32", "eums.reassign_epochs=[1]"),
     *(f"{stage}.{field}" for stage in TRAININGS for field in ("epochs=2", "steps_per_epoch=1", "batch_size=2")),
 ]
+OVERRIDES = {"laptop": TINY_LAPTOP, "paper": TINY_PAPER}
+
+
+def opened(voc: Path, out: Path, recipe: str = "laptop", *overrides: str, fold: int = 0, seed: int = 0) -> Run:
+    """A tiny run of a recipe on fake PASCAL-5i."""
+    return open_run("pascal5i", str(voc), fold, seed, recipe, str(out), [*OVERRIDES[recipe], *overrides])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,3 +65,12 @@ def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "voc"
     make_fake_voc(root, train=48, val=8)
     return root
+
+
+@pytest.fixture(scope="session")
+def finished(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished tiny run of each recipe; read only."""
+    root = tmp_path_factory.mktemp("finished")
+    for recipe in OVERRIDES:
+        opened(voc, root / recipe, recipe).write_report()
+    return {recipe: root / recipe for recipe in OVERRIDES}

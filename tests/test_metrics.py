@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ncdss_lib.labels import LabelSpace
-from ncdss_lib.metrics import UNMATCHED, confusion_matrix, iou_per_class, match_clusters, pairwise_iou, relabel, score
+from ncdss_lib.metrics import (
+    UNMATCHED,
+    confusion_matrix,
+    iou_per_class,
+    match_clusters,
+    pairwise_iou,
+    relabel,
+    score,
+    score_held_out,
+    score_matched,
+)
 
 #: Original ids 2 and 5 are novel: contiguous ids are a 1, c 2, d 3, then b 4, e 5.
 LABELS = LabelSpace(("a", "b", "c", "d", "e"), (2, 5))
@@ -255,3 +265,55 @@ def test_as_dict_is_what_the_report_holds():
 
 def test_iou_per_class_of_a_square_matrix():
     np.testing.assert_allclose(iou_per_class(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])), [3 / 6, 4 / 7, np.nan])
+
+
+# --- matchings made elsewhere -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("clusters", [2, 4])
+def test_held_out_scores_each_half_under_the_matching_of_the_other_from_masks(seed, clusters):
+    halves = [random_masks(2 * seed + half, clusters) for half in range(2)]
+    confusions = np.stack([confusion_of(*masks, clusters) for masks in halves])
+    mappings = [match_clusters(confusion, LABELS, "published") for confusion in confusions]
+    relabelled = [np.array([*range(FIRST), *mappings[1 - half]])[halves[half][1]] for half in range(2)]
+    truth, prediction = np.concatenate([t for t, _ in halves]), np.concatenate(relabelled)
+    found = score_held_out(confusions, LABELS)
+    valid = truth != 255
+    expected = [set_iou(valid & (truth == c), valid & (prediction == c)) for c in range(len(LABELS.names))]
+    assert list(found.per_class.values()) == expected
+    assert found.rule == "held_out"
+
+
+def test_held_out_equals_published_where_both_halves_say_the_same():
+    confusion = confusion_of(*random_masks(5, 4), 4)
+    published = match_clusters(confusion, LABELS, "published")
+    held_out, whole = score_held_out(np.stack([confusion, confusion]), LABELS), score(2 * confusion, LABELS)
+    assert held_out.per_class == whole.per_class
+    assert list(held_out.cluster_to_class.values()) == [LABELS.names[c] for c in published]
+
+
+def test_a_cluster_on_which_the_halves_disagree_has_both_names_and_gains_nothing():
+    halves = np.zeros((2, 6, 6), np.int64)
+    halves[0, 4:, 4:] = [[10, 0], [0, 10]]  # cluster 1 is b and cluster 2 is e here,
+    halves[1, 4:, 4:] = [[0, 10], [10, 0]]  # and the other way round there
+    found = score_held_out(halves, LABELS)
+    assert found.cluster_to_class == {1: "b / e", 2: "e / b"}
+    assert found.novel_miou == 0.0
+    assert score(halves.sum(0), LABELS).novel_miou == pytest.approx(1 / 3)
+
+
+def test_a_matching_may_come_from_another_size():
+    confusion = confusion_of(*random_masks(8, 3), 3)
+    mapping = match_clusters(confusion, LABELS, "hungarian")
+    assert score_matched(confusion, mapping, LABELS, "hungarian") == score(confusion, LABELS, "hungarian")
+
+
+@pytest.mark.parametrize("rule", ["published", "hungarian", "argmax_iou", "majority"])
+def test_without_novel_truth_no_cluster_has_a_class_and_nothing_novel_is_scored(rule):
+    confusion = confusion_of(*random_masks(9, 4), 4)
+    confusion[FIRST:] = 0
+    found = score(confusion, LABELS, rule)
+    assert set(found.cluster_to_class.values()) == {None}
+    assert (found.novel_miou, found.harmonic_mean) == (None, None)
+    assert found.base_miou is not None

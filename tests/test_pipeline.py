@@ -18,30 +18,16 @@ from safetensors.torch import load_file, save_file
 from ncdss_lib.data.views import read_labels
 from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.inference import load_model
-from ncdss_lib.pipeline import STAGES, Run, open_run
+from ncdss_lib.pipeline import STAGES, Run
 from ncdss_lib.recipes import flatten, load_recipe
 from ncdss_lib.stages import clustering, eums
 from ncdss_lib.store import read_json
-from tests.conftest import TINY_LAPTOP, TINY_PAPER
+from tests.conftest import TINY_PAPER, opened
 from tests.data.fake_voc import make_fake_voc
 
-OVERRIDES = {"laptop": TINY_LAPTOP, "paper": TINY_PAPER}
 MODELS = {"base": 0, "basic": 5, "basic_oc": 10, "eums": 10}
 MEANS = {"novel_miou", "base_miou", "background_iou", "all_miou", "harmonic_mean"}
 SCORES = MEANS | {"per_class", "matching"}
-
-
-def opened(voc: Path, out: Path, recipe: str = "laptop", *overrides: str, fold: int = 0, seed: int = 0) -> Run:
-    return open_run("pascal5i", str(voc), fold, seed, recipe, str(out), [*OVERRIDES[recipe], *overrides])
-
-
-@pytest.fixture(scope="session")
-def finished(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished run of each recipe; read only."""
-    root = tmp_path_factory.mktemp("finished")
-    for recipe in OVERRIDES:
-        opened(voc, root / recipe, recipe).write_report()
-    return {recipe: root / recipe for recipe in OVERRIDES}
 
 
 @pytest.fixture

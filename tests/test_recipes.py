@@ -14,6 +14,8 @@ PUBLISHED = {
     "data.target_size": 512,
     "data.features": "online",
     "data.base_list": "published",
+    "data.val_masks": "SegmentationClassAug",
+    "data.coco_masks": "published",
     "data.label_border": 0,
     "data.flip": 0.5,
     "data.rotation": 5.0,
@@ -58,6 +60,7 @@ PUBLISHED = {
             "schedule": "step",
             "momentum": 0.9,
             "weight_decay": 1e-4,
+            "track_best": True,
             "select": "best_val",
         }.items()
     },
@@ -84,6 +87,22 @@ def test_paper_has_the_published_value(key):
 
 def test_the_defaults_are_the_paper_recipe():
     assert load_recipe("paper") == Recipe()
+
+
+def test_paper_has_the_published_schedules_of_coco():
+    pascal, coco = flatten(load_recipe("paper")), flatten(load_recipe("paper", dataset="coco20i"))
+    changed = {key: value for key, value in coco.items() if value != pascal[key]}
+    assert changed == {
+        "base_training.epochs": 20,
+        "base_training.milestone": 15,
+        "base_training.select": "last",
+        "basic_framework.epochs": 20,
+        "eums.epochs": 20,
+        "eums.batch_size": 6,
+    }
+    assert coco["basic_framework.milestone"] == coco["eums.milestone"] == 15
+    assert load_recipe("laptop", dataset="coco20i") == load_recipe("laptop")
+    assert load_recipe("paper", ["eums.epochs=3"], "coco20i").eums.epochs == 3
 
 
 @pytest.mark.parametrize("key", LAPTOP)

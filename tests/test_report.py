@@ -16,9 +16,12 @@ SCORES = {"base_miou": 0.5, "background_iou": 0.8, "all_miou": 0.4, "harmonic_me
 def write(
     folder: Path, fold: int, seed: int, novel: dict[str, float], dataset: str = "pascal5i", recipe: str = "laptop", images: int = 650
 ) -> Path:
-    models = {"base": {"novel_miou": None, **SCORES, "harmonic_mean": None, "protocols": {}}}
+    models = {"base": {"novel_miou": None, **SCORES, "harmonic_mean": None, "protocols": {}, "per_class": {"cat": 0.5, "dog": None}}}
     for name, value in novel.items():
-        protocols = {"published": {"novel_miou": value, **SCORES}, "hungarian": {"novel_miou": value - 0.1, **SCORES}}
+        protocols: dict[str, dict] = {"published": {"novel_miou": value, **SCORES}, "hungarian": {"novel_miou": value - 0.1, **SCORES}}
+        protocols["held_out"] = {"novel_miou": value - 0.05 * len(name), **SCORES}
+        for scores in protocols.values():
+            scores["per_class"] = {"cat": 0.5, "dog": scores["novel_miou"]}
         models[name] = {**protocols["published"], "protocols": protocols}
     quality = {"clean": 0.7, "unclean": 0.5 + 0.3 * seed}
     contents = {
@@ -28,6 +31,8 @@ def write(
         "fold": fold,
         "seed": seed,
         "images": {"base": images - 50, "novel": 50},
+        "masks": "SegmentationClassAug",
+        "classes": {"base": ["cat"], "novel": ["dog"]},
         "models": models,
         "pseudo_labels": {name: {"images": 10, "correct_share": share, "purity": 0.9} for name, share in quality.items()},
     }
@@ -57,10 +62,51 @@ def test_differences_are_paired_by_fold_and_seed(two_runs):
     assert table.loc["EUMS minus basic framework", "standard deviation"] == "0.0"
 
 
-def test_each_protocol_has_its_own_column_and_may_be_the_headline(two_runs):
+def test_a_gain_may_be_there_under_one_ruler_and_not_under_another(two_runs):
+    """basic_oc minus basic: 10 and 4 points as published; three letters more cost 15 points under the other ruler of this test."""
+    table = report.gain_table(report.read_reports([two_runs]))
+    column = table["+ over-clustering minus basic framework"]
+    assert column.to_dict() == {
+        report.PROTOCOLS["published"]: "+7.0 ± 4.2",
+        report.PROTOCOLS["hungarian"]: "+7.0 ± 4.2",
+        report.PROTOCOLS["held_out"]: "-8.0 ± 4.2",
+    }
+
+
+def test_every_score_stands_under_every_protocol_and_any_may_be_the_headline(two_runs):
     table = report.protocol_table(report.read_reports([two_runs]))
-    assert table.loc["EUMS"].to_dict() == {"published": "34.0 ± 2.8", "hungarian": "24.0 ± 2.8"}
-    assert "(matching: hungarian)" in report.report_tables([two_runs], "hungarian")
+    assert len(table) == 9  # three models, three protocols
+    (row,) = table[(table["model"] == "EUMS") & (table["protocol"] == report.PROTOCOLS["hungarian"])].to_dict("records")
+    assert (row["novel"], row["base"], row["background"], row["all"]) == ("24.0 ± 2.8", "50.0 ± 0.0", "80.0 ± 0.0", "40.0 ± 0.0")
+    assert f"Novel mIoU, % ({report.PROTOCOLS['hungarian']})" in report.report_tables([two_runs], "hungarian")
+
+
+def test_classes_have_their_names_novel_ones_last_and_marked(two_runs):
+    table = report.class_table([two_runs])
+    assert list(table.index) == ["cat", "dog (novel)"]
+    assert table.loc["dog (novel)"].to_dict() == {
+        "base model": "-", "basic framework": "22.0 ± 2.8", "+ over-clustering": "29.0 ± 1.4", "EUMS": "34.0 ± 2.8",
+    }  # fmt: skip
+
+
+def test_a_class_that_is_novel_in_one_fold_and_base_in_another_has_two_rows(two_runs):
+    path = write(two_runs, 1, 0, {"basic": 0.9, "basic_oc": 0.9, "eums": 0.9})
+    path.write_text(path.read_text().replace('{"base": ["cat"], "novel": ["dog"]}', '{"base": ["dog"], "novel": ["cat"]}'))
+    table = report.class_table([two_runs])
+    assert list(table.index) == ["cat", "dog", "cat (novel)", "dog (novel)"]
+    assert table.loc["dog", "EUMS"] == "90.0"
+    assert table.loc["dog (novel)", "EUMS"] == "34.0 ± 2.8"
+
+
+def test_rows_of_the_ablation_stand_between_the_papers_and_say_what_was_not_run(two_runs):
+    path = two_runs / "pascal5i" / "fold0" / "laptop" / "seed0" / "report.json"
+    contents = json.loads(path.read_text())
+    contents["ablation"] = {"er_dr": {"novel_miou": 0.31, **SCORES, "protocols": {}}}
+    path.write_text(json.dumps(contents))
+    table = report.ablation_table(report.read_reports([two_runs]))
+    assert list(table["all runs"])[::2] == ["22.0 ± 2.8", "29.0 ± 1.4", "not run", "31.0", "not run", "34.0 ± 2.8"]
+    assert table.loc["OC ER DR - (paper)"].tolist() == ["61.36", "55.29 (4 folds)"]
+    assert "Ablation" in report.report_tables([two_runs])
 
 
 def test_a_base_model_has_no_novel_score(two_runs):
@@ -106,7 +152,7 @@ def test_data_sets_are_never_mixed_in_a_table(two_runs):
 def test_wrong_input_is_refused_with_its_path(tmp_path, two_runs):
     with pytest.raises(InputError, match="no report.json in .*empty"):
         report.report_tables([tmp_path / "empty"])
-    with pytest.raises(InputError, match="unknown protocol 'best'.*hungarian, published"):
+    with pytest.raises(InputError, match="unknown protocol 'best'.*held_out, hungarian, published"):
         report.report_tables([two_runs], "best")
     path = write(tmp_path / "other", 0, 0, {"basic": 0.2})
     for text, reason in (('{"schema": 2}', "has schema 2"), ("{", "is not a report"), ("[]", "is not a report")):

@@ -24,6 +24,11 @@ class Segmenter(nn.Module):
         self.encoder = encoder
         self.head = head
 
+    @property
+    def outputs(self) -> int:
+        """Channels of the logits, background included."""
+        return next(m for m in reversed(list(self.head.modules())) if isinstance(m, nn.Conv2d)).out_channels
+
     def forward(self, inputs: Tensor, size: int | None = None) -> Tensor:
         """Logits [B, outputs, size, size], or [B, outputs, h, w] without ``size``.
 

@@ -40,12 +40,24 @@ def _fine_tune(run: Run, name: str, clusters: int, used: list[str], folder: Path
     novel = Source("novel", used, partial(read_pseudo_label, run.folder / "clustering", clusters), config.batch_size)
 
     def step_loss(model: Any, batches: Batches, epoch: int) -> Losses:
-        # Two forwards: the head's batch-norm normalises base and novel images each by their own statistics.
-        on_base = pixel_cross_entropy(model(batches["base"]["x"]), batches["base"]["y"], run)
-        on_novel = pixel_cross_entropy(model(batches["novel"]["x"]), batches["novel"]["y"], run)
-        return {"loss": (on_base + on_novel) / 2, "base": on_base, "novel": on_novel}
+        return supervised_step(model, batches, run)
 
     fit(run, name, model, [base, novel], step_loss, config, folder, validate=lambda model: novel_miou(run, model))
+
+
+def supervised_step(model: Any, batches: Batches, run: Run) -> Losses:
+    """Half the loss from truth, half from pseudo-labels (section 8).
+
+    Args:
+        model: a network with 1 + B + K outputs.
+        batches: two of them, ``base`` first, each with ``x`` and ``y``.
+
+    Returns:
+        ``loss``, and each batch's own under its name.
+    """
+    # Two forwards: the head's batch-norm normalises base and novel images each by their own statistics.
+    losses = {name: pixel_cross_entropy(model(batch["x"]), batch["y"], run) for name, batch in batches.items()}
+    return {"loss": sum(losses.values()) / 2, **losses}  # type: ignore[dict-item]
 
 
 def novel_miou(run: Run, model: Any) -> float:

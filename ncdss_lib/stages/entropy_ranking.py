@@ -91,6 +91,7 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
     ranking["cluster"] = images_table(run.folder / "clustering").loc[used, f"cluster_{clusters}"].astype(int)
     ranking["entropy"] = [entropies[i] for i in used]
     clean = split_clean(ranking["entropy"].to_numpy(), ranking["cluster"].to_numpy(), config.clean_share, config.per)
+    clean |= not config.enabled
     ranking["split"] = np.where(clean, "clean", "unclean")
     if run.runtime.is_main:
         ranking.sort_values("entropy", kind="stable").to_csv(folder / "ranking.csv")

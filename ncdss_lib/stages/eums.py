@@ -2,6 +2,9 @@
 
 In: the clean and unclean images, the pseudo-labels, and ``basic_oc`` where the student is warm-started.
 Out: ``eums.safetensors`` (student), ``eums_teacher.safetensors``, ``eums_history.csv``, ``splits.csv`` (clean images by epoch).
+
+Without self-training (rows of the paper's ablation; how is inferred, the text does not say) the student learns from base and clean
+images alone, as in the basic framework, and there is no teacher.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from ncdss_lib.data.views import Source
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.models.segmenter import upsample, warm_start
 from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher, settle_disputes
-from ncdss_lib.stages.basic_framework import novel_miou
+from ncdss_lib.stages.basic_framework import novel_miou, supervised_step
 from ncdss_lib.stages.clustering import read_pseudo_label
 from ncdss_lib.stages.entropy_ranking import image_entropies, read_ranking, split_clean
 from ncdss_lib.training import Batches, Losses, fit, pixel_cross_entropy
@@ -94,7 +97,7 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
 
     def reassign(epoch: int, student: Any) -> None:
         """Dynamic reassignment: only the clean images that the student is still sure of stay clean."""
-        if epoch not in config.reassign_epochs:
+        if not config.dynamic_reassignment or epoch not in config.reassign_epochs:
             return
         record = folder / f"reassigned_{epoch}.csv"
         if not record.is_file():  # there already when a run resumes after this epoch
@@ -111,12 +114,14 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
         splits[f"epoch_{epoch}"] = pd.Series(ranking.index.isin(clean.ids), index=ranking.index)
 
     def step_loss(student: Any, batches: Batches, epoch: int) -> Losses:
+        if not config.self_training:
+            return supervised_step(student, batches, run)
         return eums_step(student, teacher, batches, ramp_up(epoch, config.ramp_up_epochs, config.max_weight), run)
 
     fit(
-        run, "eums", student, [base, clean, unclean], step_loss, config, folder,
-        extra={"teacher": teacher}, before_epoch=reassign,
-        validate=lambda student: novel_miou(run, teacher if config.inference == "teacher" else student),
+        run, "eums", student, [base, clean, unclean] if config.self_training else [base, clean], step_loss, config, folder,
+        extra={"teacher": teacher} if config.self_training else {}, before_epoch=reassign,
+        validate=lambda student: novel_miou(run, teacher if config.evaluates_teacher else student),
     )  # fmt: skip
     if run.runtime.is_main:
         pd.DataFrame(splits).to_csv(folder / "splits.csv")

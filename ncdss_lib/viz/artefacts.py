@@ -22,6 +22,7 @@ from ncdss_lib.models.segmenter import Segmenter
 from ncdss_lib.stages.clustering import images_table, read_pseudo_label, used_images
 from ncdss_lib.stages.entropy_ranking import read_ranking
 from ncdss_lib.stages.evaluation import pseudo_label_counts
+from ncdss_lib.training import read_history
 
 if TYPE_CHECKING:
     from ncdss_lib.pipeline import Run
@@ -148,7 +149,7 @@ def right_share(frame: pd.DataFrame) -> float:
 
 def history(run: Run, name: str) -> pd.DataFrame:
     """The training history of ``base``, ``basic``, ``basic_oc`` or ``eums``, a row an epoch."""
-    return pd.read_csv(run.weights(name, "").parent / f"{name}_history.csv")
+    return read_history(run.weights(name, "").parent, name)
 
 
 def read_splits(folder: Path) -> pd.DataFrame:
