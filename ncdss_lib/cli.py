@@ -1,4 +1,4 @@
-"""The command line: ``ncdss run | reproduce | report``."""
+"""The command line: ``ncdss run | reproduce | prepare | evaluate | predict | report``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ncdss_lib import __version__
@@ -34,14 +35,17 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     shape = argparse.ArgumentDefaultsHelpFormatter
 
-    common = _Parser(add_help=False)
-    common.add_argument("--dataset", default="toyscenes", help="toyscenes (drawn by the library) or pascal5i")
-    common.add_argument("--data-root", metavar="DIR", help="folder of the data set; without it $NCDSS_DATA_ROOT")
-    common.add_argument("--recipe", default="laptop", help="laptop (frozen encoder, CPU) or paper (published values, GPU)")
-    common.add_argument(
-        "--out", metavar="DIR", help="run folder, or for a grid the folder of all runs; without it runs/DATASET/foldF/RECIPE/seedS"
+    debug = _Parser(add_help=False)
+    debug.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    data = _Parser(add_help=False)
+    data.add_argument(
+        "--dataset", default="toyscenes", help="toyscenes (drawn by the library), pascal5i, coco20i or folder (your own images)"
     )
-    common.add_argument(
+    data.add_argument("--data-root", metavar="DIR", help="folder of the data set; without it $NCDSS_DATA_ROOT")
+
+    settings = _Parser(add_help=False)
+    settings.add_argument(
         "--set",
         metavar="STAGE.FIELD=VALUE",
         action="append",
@@ -49,18 +53,23 @@ def build_parser() -> argparse.ArgumentParser:
         dest="overrides",
         help="change a field of the recipe (repeatable)",
     )
-    common.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    settings.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+    whole = _Parser(add_help=False, parents=[data, settings, debug])
+    whole.add_argument("--recipe", default="laptop", help="laptop (frozen encoder, CPU) or paper (published values, GPU)")
+    whole.add_argument(
+        "--out", metavar="DIR", help="run folder, or for a grid the folder of all runs; without it runs/DATASET/foldF/RECIPE/seedS"
+    )
 
     run = verbs.add_parser(
-        "run", parents=[common], formatter_class=shape, help="one run, the library alone", description="Run all stages; write report.json."
+        "run", parents=[whole], formatter_class=shape, help="one run, the library alone", description="Run all stages; write report.json."
     )
     run.add_argument("--fold", type=int, default=0, help="which classes are novel: 0 to 3, and 4 for the animals of PASCAL")
     run.add_argument("--seed", type=int, default=0, help="of weights, order of images, augmentation and clustering")
     run.add_argument("--show-recipe", action="store_true", help="print every field of the recipe with its meaning, and stop")
 
     grid = verbs.add_parser(
-        "reproduce", parents=[common], formatter_class=shape, help="the notebooks over folds and seeds, by papermill",
+        "reproduce", parents=[whole], formatter_class=shape, help="the notebooks over folds and seeds, by papermill",
         description="Execute the notebooks for every fold and seed, one process a run.",
     )  # fmt: skip
     grid.add_argument("--folds", type=int, nargs="+", default=[0], help="folds of the grid")
@@ -68,14 +77,56 @@ def build_parser() -> argparse.ArgumentParser:
     grid.add_argument("--jobs", type=int, default=1, help="runs at a time")
     grid.add_argument("--timeout", type=float, default=3600.0, help="seconds that a cell may take; 0 for no limit")
 
+    prepare = verbs.add_parser("prepare", help="data as the pipeline reads it", description="Make or verify a data set's folder.")
+    kinds = prepare.add_subparsers(dest="kind", metavar="WHAT", required=True)
+    place = _Parser(add_help=False, parents=[debug])
+    place.add_argument("--data-root", metavar="DIR", help="folder of the data set; without it $NCDSS_DATA_ROOT")
+    raw = _Parser(add_help=False, parents=[place])
+    raw.add_argument("--sources", metavar="DIR", help="where the archives or what was extracted from them lie; without it --data-root")
+    raw.add_argument("--download", action="store_true", help="fetch the archives that are missing")
+    kinds.add_parser("pascal5i", parents=[raw], formatter_class=shape, help="PASCAL VOC 2012 and SBD to masks and lists")
+    coco = kinds.add_parser("coco20i", parents=[raw], formatter_class=shape, help="COCO 2014 annotations to masks and lists")
+    coco.add_argument(
+        "--masks", nargs="+", default=["published", "complete"], help="which masks to make; data.coco_masks chooses among them"
+    )
+    saliency = kinds.add_parser("saliency", parents=[place], formatter_class=shape, help="saliency maps for a folder of images")
+    saliency.add_argument("--images", metavar="DIR", help="the images; without it those of --data-root that train")
+    saliency.add_argument("--out", metavar="DIR", help="where the maps go; without it --data-root/saliency_supervised_model")
+    saliency.add_argument("--model", default="u2netp", help="u2netp (comes with a package), or a model of rembg, which it downloads")
+    saliency.add_argument("--maps", metavar="DIR", help="instead of a model: a folder of ready maps, 0/1, 0/255 or soft")
+    saliency.add_argument("--threshold", type=float, default=0.5, help="a pixel is salient above this share of the map's range")
+    saliency.add_argument("--min-area", type=float, default=0.01, help="smaller components, as a share of the image, are removed")
+
+    trained = _Parser(add_help=False, parents=[settings, debug])
+    trained.add_argument("--checkpoint", metavar="FILE", required=True, help="a .safetensors of a run, or a released .pth.tar of the paper")
+    trained.add_argument("--network", default="student", help="of an EUMS checkpoint: student or teacher")
+    trained.add_argument("--fold", type=int, default=0, help="of the data set that the checkpoint was trained on")
+    score = verbs.add_parser(
+        "evaluate", parents=[data, trained], formatter_class=shape, help="score a checkpoint",
+        description="Score a checkpoint on the validation images under every protocol.",
+    )  # fmt: skip
+    score.add_argument("--out", metavar="FILE", help="write the scores there too, as JSON")
+    see = verbs.add_parser(
+        "predict", parents=[trained], formatter_class=shape, help="segment any pictures",
+        description="Write a mask and an overlay for each picture, and a legend.",
+    )  # fmt: skip
+    see.add_argument("--dataset", help="pascal5i or coco20i, for the class names of a released checkpoint")
+    see.add_argument("--images", metavar="DIR", required=True, help="a folder of pictures, or one picture")
+    see.add_argument("--out", metavar="DIR", required=True, help="a new folder for the masks, overlays and legend")
+
     report = verbs.add_parser(
-        "report", formatter_class=shape, help="tables from run folders", description="Tables from report.json files, in Markdown."
+        "report",
+        parents=[debug],
+        formatter_class=shape,
+        help="tables from run folders",
+        description="Tables from report.json files, in Markdown.",
     )
     report.add_argument("paths", metavar="DIR", nargs="+", help="run folders, or folders above them")
     report.add_argument(
-        "--protocol", default="published", help="matching of clusters to classes: published, hungarian, argmax_iou or majority"
+        "--protocol",
+        default="published",
+        help="of the headline: published, hungarian, majority, argmax_iou, held_out, original_size, best_epoch",
     )
-    report.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -89,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     try:
         options = build_parser().parse_args(arguments)
-        {"run": _run, "reproduce": _reproduce, "report": _report}[options.verb](options)
+        _VERBS[options.verb](options)
         return 0
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on.", debug, 130)
@@ -122,7 +173,7 @@ def _run(options: argparse.Namespace) -> None:
     from ncdss_lib.recipes import describe, load_recipe
 
     if options.show_recipe:
-        print(describe(load_recipe(options.recipe, options.overrides)))
+        print(describe(load_recipe(options.recipe, options.overrides, options.dataset)))
         return
     from ncdss_lib.pipeline import open_run
     from ncdss_lib.report import report_tables
@@ -141,9 +192,11 @@ def _reproduce(options: argparse.Namespace) -> None:
     from ncdss_lib.batch import reproduce
     from ncdss_lib.data import open_dataset
     from ncdss_lib.data.base import label_space
+    from ncdss_lib.recipes import load_recipe
     from ncdss_lib.report import report_tables
 
-    data = open_dataset(options.dataset, options.data_root)
+    recipe = load_recipe(options.recipe, options.overrides, options.dataset)
+    data = open_dataset(options.dataset, options.data_root, config=recipe.data)
     for fold in options.folds:  # a wrong one is refused before the others run
         label_space(data, fold)
     folders = reproduce(
@@ -157,3 +210,52 @@ def _report(options: argparse.Namespace) -> None:
     from ncdss_lib.report import report_tables
 
     print(report_tables(options.paths, options.protocol))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    root = options.data_root or os.environ.get("NCDSS_DATA_ROOT")
+    if not root:
+        raise InputError("prepare needs the data set's folder: --data-root DIR, or $NCDSS_DATA_ROOT.")
+    place, sources = Path(root).expanduser(), getattr(options, "sources", None)
+    if options.kind == "pascal5i":
+        from ncdss_lib.prepare import pascal5i
+
+        print(pascal5i.prepare(place, sources=sources and Path(sources), download=options.download))
+    elif options.kind == "coco20i":
+        from ncdss_lib.prepare import coco20i
+
+        print(coco20i.prepare(place, sources=sources and Path(sources), download=options.download, masks=options.masks))
+    else:
+        from ncdss_lib.prepare import saliency
+
+        images, out, maps = (value and Path(value) for value in (options.images, options.out, options.maps))
+        print(
+            saliency.prepare(
+                place, images=images, out=out, model=options.model, maps=maps, threshold=options.threshold, min_area=options.min_area
+            )
+        )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ncdss_lib import trained
+
+    print(
+        trained.evaluate(
+            Path(options.checkpoint), options.dataset, options.data_root, options.fold, overrides=options.overrides, device=options.device,
+            network=options.network, out=options.out and Path(options.out),
+        )
+    )  # fmt: skip
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from ncdss_lib import trained
+
+    print(
+        trained.predict(
+            Path(options.checkpoint), Path(options.images), Path(options.out), dataset=options.dataset, fold=options.fold,
+            overrides=options.overrides, device=options.device, network=options.network,
+        )
+    )  # fmt: skip
+
+
+_VERBS = {"run": _run, "reproduce": _reproduce, "prepare": _prepare, "evaluate": _evaluate, "predict": _predict, "report": _report}
