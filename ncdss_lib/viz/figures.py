@@ -25,6 +25,7 @@ from ncdss_lib.data.views import load_view, read_labels, resize_image, resize_la
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import UNMATCHED, Scores, confusion_matrix, match_clusters, pairwise_iou, relabel
 from ncdss_lib.models.teacher import hard_pseudo_labels
+from ncdss_lib.report import PROTOCOLS
 from ncdss_lib.stages.clustering import confident_base, images_table, read_prototypes, read_pseudo_label, used_images
 from ncdss_lib.stages.entropy_ranking import entropy_map, split_clean
 from ncdss_lib.stages.eums import ramp_up
@@ -736,21 +737,22 @@ def score_bars(report: Mapping[str, Any]) -> Picture:
     return figure
 
 
-def matching_rules(report: Mapping[str, Any]) -> Picture:
-    """Novel mIoU of each model under each matching rule: the same predictions, four rulers."""
-    names = [n for n, m in report["models"].items() if m["protocols"]]
-    rules = list(dict.fromkeys(r for n in names for r in report["models"][n]["protocols"]))
-    figure = blank(2.4, 7)
+def protocols(report: Mapping[str, Any]) -> Picture:
+    """Novel mIoU of each model under each protocol: the same predictions (but for the best epoch), different rulers."""
+    models = {name: model for name, model in report["models"].items() if model["clusters"]}
+    rulers = [p for p in PROTOCOLS if any(p in model["protocols"] for model in models.values())]
+    figure = blank(0.55 * len(rulers) + 0.8, 7.5)
     axis = figure.subplots()
-    for k, name in enumerate(names):
-        values = [(report["models"][name]["protocols"].get(r) or {}).get("novel_miou") for r in rules]
-        places = np.arange(len(rules)) + (k - (len(names) - 1) / 2) * 0.25
-        axis.bar(places, [v or 0 for v in values], 0.25, color=MODEL_COLOURS[name], label=name)
-        for x, value in zip(places, values, strict=True):
-            axis.text(x, (value or 0) + 0.01, "–" if value is None else f"{100 * value:.1f}", ha="center", fontsize=7)
-    axis.set_xticks(range(len(rules)), rules)
+    for k, (name, model) in enumerate(models.items()):
+        values = [(model["protocols"].get(ruler) or {}).get("novel_miou") for ruler in rulers]
+        places = np.arange(len(rulers)) + (k - (len(models) - 1) / 2) * 0.27
+        axis.barh(places, [v or 0 for v in values], 0.27, color=MODEL_COLOURS[name], label=name)
+        for y, value in zip(places, values, strict=True):
+            axis.text((value or 0) + 0.005, y, "–" if value is None else f"{100 * value:.1f}", va="center", fontsize=7)
+    axis.set_yticks(range(len(rulers)), [PROTOCOLS[ruler] for ruler in rulers])
+    axis.invert_yaxis()
     axis.legend(fontsize=8, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    _axis(axis, ylabel="novel mIoU", ylim=(0, None))
+    _axis(axis, xlabel="novel mIoU", xlim=(0, None))
     return figure
 
 

@@ -31,7 +31,7 @@ def run_table(run: Run) -> HTML:
     labels = run.labels
     return table(
         {
-            "data set": {"": f"{run.data.name}, fold {run.fold}; {run.data.saliency_note}"},
+            "data set": {"": f"{run.data.name}, fold {run.fold}; {run.data.saliency_note}; masks: {run.data.masks_note}"},
             "base classes": {"": f"{labels.num_base}: {', '.join(labels.base_names)}"},
             "novel classes": {"": f"{labels.num_novel}: {', '.join(labels.novel_names)}"},
             "recipe, seed": {"": f"{run.recipe.name}, {run.seed}"},

@@ -70,7 +70,7 @@ FIGURES = {
     "reassignment": lambda run, c: figures.reassignment(run),
     "teacher_confidence": lambda run, c: figures.teacher_confidence(run),
     "score_bars": lambda run, c: figures.score_bars(run.report()),
-    "matching_rules": lambda run, c: figures.matching_rules(run.report()),
+    "protocols": lambda run, c: figures.protocols(run.report()),
 }
 
 
