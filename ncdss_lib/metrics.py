@@ -29,9 +29,26 @@ def confusion_matrix(truth: Tensor, prediction: Tensor, rows: int, columns: int)
     Returns:
         int64 [rows, columns]; the matrices of several batches or processes add up.
     """
+    if truth.device.type == "cpu":
+        return torch.from_numpy(_count_runs(truth.numpy().ravel(), prediction.numpy().ravel(), rows, columns))
+    return _count_pixels(truth, prediction, rows, columns)
+
+
+def _count_pixels(truth: Tensor, prediction: Tensor, rows: int, columns: int) -> Tensor:
     valid = truth != IGNORE
     index = truth[valid].long() * columns + prediction[valid].long()
     return torch.bincount(index, minlength=rows * columns).view(rows, columns)
+
+
+def _count_runs(truth: np.ndarray, prediction: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """:func:`confusion_matrix` of flat arrays. Label maps consist of areas, so there are far fewer runs of equal pixels than pixels."""
+    changes, length = (truth[1:] != truth[:-1]) | (prediction[1:] != prediction[:-1]), None
+    if np.count_nonzero(changes) < len(changes) // 8:
+        last = np.append(np.flatnonzero(changes), len(changes))  # the last pixel of each run
+        truth, prediction, length = truth[last], prediction[last], np.diff(last, prepend=-1)
+    valid = truth != IGNORE
+    index = truth[valid].astype(np.int64) * columns + prediction[valid]
+    return np.bincount(index, None if length is None else length[valid], rows * columns).astype(np.int64).reshape(rows, columns)
 
 
 def pairwise_iou(counts: np.ndarray) -> np.ndarray:
@@ -51,7 +68,8 @@ def match_clusters(confusion: np.ndarray, labels: LabelSpace, rule: str) -> np.n
         rule: ``hungarian``: one-to-one, maximal total IoU; with K > N the K - N clusters that remain are UNMATCHED.
             ``argmax_iou``: each cluster takes the class of highest IoU (many-to-one).
             ``majority``: each cluster takes the class of most of its pixels (many-to-one).
-            ``published``: hungarian for K = N, argmax_iou for K > N.
+            ``published``: hungarian for K = N, argmax_iou for K > N. (K < N is refused by the released code; ours is hungarian there
+            too, and N - K classes are left without a cluster.)
 
     Returns:
         int64 [K]: contiguous ids B+1..B+N, or UNMATCHED; all UNMATCHED where the truth holds no novel pixel.
@@ -60,9 +78,7 @@ def match_clusters(confusion: np.ndarray, labels: LabelSpace, rule: str) -> np.n
     counts = confusion[first:, first:].astype(np.float64)
     classes, clusters = counts.shape
     if rule == "published":
-        if clusters < classes:
-            raise ValueError(f"the published protocol needs at least as many clusters as novel classes, got {clusters} < {classes}")
-        rule = "hungarian" if clusters == classes else "argmax_iou"
+        rule = "argmax_iou" if clusters > classes else "hungarian"
     mapping = np.full(clusters, UNMATCHED, np.int64)
     if rule == "hungarian":
         row, column = linear_sum_assignment(pairwise_iou(counts), maximize=True)
