@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ncdss_lib.data import open_dataset
 from ncdss_lib.data.base import SegmentationData, label_space, make_splits
 from ncdss_lib.data.pascal5i import FOLDS, VOC_CLASSES, Pascal5i, published_counts
 from ncdss_lib.errors import InputError, RunError
+from ncdss_lib.recipes import Data
 from tests.data.fake_voc import FakeImage, make_fake_voc
 
 FIRST = "2007_000001"
 REPO = Path(__file__).parents[2]
-REAL = Path(os.environ.get("NCDSS_TEST_DATA", REPO.parent / "shared" / "data" / "pascal_mini"))
+REAL = Path(os.environ.get("NCDSS_SHARED_DATA", REPO.parent / "shared" / "data")) / "pascal_mini"
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +146,65 @@ def test_missing_saliency_is_counted(root: Path) -> None:
     assert after.saliency_note == "saliency maps from saliency_supervised_model"
 
 
+def test_nothing_is_opened_without_saliency_maps_unless_asked(root: Path) -> None:
+    remove_all(root / SALIENCY)
+    data = open_dataset("pascal5i", root, needs_saliency=False)
+    assert data.saliency(FIRST) is None
+    (root / SALIENCY).rmdir()
+    assert open_dataset("pascal5i", root, needs_saliency=False).presence() == data.presence()
+    with pytest.raises(InputError, match="prepare saliency"):
+        open_dataset("pascal5i", root)
+
+
+# --- which masks ----------------------------------------------------------------------------------------------------------------
+
+
+def write_voc_masks(root: Path) -> dict[str, np.ndarray]:
+    """SegmentationClass for all ids, each mask turned upside down, so that it is told from the other kind."""
+    (root / "SegmentationClass").mkdir()
+    masks = {path.stem: np.array(Image.open(path))[::-1] for path in (root / MASKS).iterdir()}
+    for image_id, mask in masks.items():
+        Image.fromarray(mask).save(root / "SegmentationClass" / f"{image_id}.png")
+    return masks
+
+
+def test_validation_masks_may_come_from_segmentation_class(root: Path) -> None:
+    published = Pascal5i(root)
+    flipped = write_voc_masks(root)
+    data = open_dataset("pascal5i", root, None, Data(val_masks="SegmentationClass"))
+    assert data.masks_note == "SegmentationClassAug, for validation SegmentationClass"
+    for image_id in data.train_ids:
+        np.testing.assert_array_equal(data.mask(image_id), published.mask(image_id))
+    for image_id in data.val_ids:
+        np.testing.assert_array_equal(data.mask(image_id), flipped[image_id])
+        np.testing.assert_array_equal(data.mask(image_id), published.mask(image_id)[::-1])
+    assert data.fingerprint() != published.fingerprint()
+    assert data.images_fingerprint() == published.images_fingerprint()
+    assert open_dataset("pascal5i", root).masks_note == published.masks_note == "SegmentationClassAug"
+
+
+def test_without_segmentation_class_the_other_masks_are_taken_and_named(root: Path) -> None:
+    data, published = Pascal5i(root, val_masks="SegmentationClass"), Pascal5i(root)
+    assert data.masks_note == "SegmentationClassAug (no SegmentationClass here)"
+    np.testing.assert_array_equal(data.mask(data.val_ids[0]), published.mask(data.val_ids[0]))
+
+
+def test_an_incomplete_segmentation_class_is_refused(root: Path) -> None:
+    write_voc_masks(root)
+    (root / "SegmentationClass" / "2008_000003.png").unlink()
+    (root / "SegmentationClass" / f"{FIRST}.png").unlink()  # a training image: its mask is not read from there
+    with pytest.raises(InputError, match=rf"{VAL} lists 8 images, but .*SegmentationClass has no file for 1 of them .*2008_000003.png"):
+        Pascal5i(root, val_masks="SegmentationClass")
+
+
+def test_every_listed_image_has_truth(root: Path) -> None:
+    data = Pascal5i(root)
+    assert all(map(data.has_truth, [*data.train_ids, *data.val_ids]))
+    assert not data.has_truth("2009_000001")
+    with pytest.raises(InputError, match="holds no mask of '2009_000001'"):
+        data.mask("2009_000001")
+
+
 # --- the cached class table -----------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +270,7 @@ def test_any_change_gives_another_fingerprint_and_table(
     change(root)
     after = Pascal5i(root, tmp_path / "cache")
     assert after.fingerprint() != before.fingerprint()
+    assert (after.images_fingerprint() == before.images_fingerprint()) == (change in (rewrite_mask, drop_saliency))
     assert list(after.presence()) == sorted(masks_read) == [*after.train_ids, *after.val_ids]
     assert (20 in after.presence()[FIRST]) == (change is rewrite_mask)
 
@@ -293,6 +355,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, tuple[str, ...]]] = {
     "missing mask": (lambda r: (r / MASK).unlink(), "open", f"{MASKS} has no", ("for 1 of them", f"{FIRST}.png", "off the list")),
     "missing val mask": (lambda r: mask_file(r, "2008_000003").unlink(), "open", VAL, ("lists 8 images", "2008_000003.png")),
     "no saliency at all": (lambda r: remove_all(r / SALIENCY), "open", SALIENCY, ("any of the 24 training images", "put ready ones there")),
+    "two files of a name": (
+        lambda r: shutil.copy(r / IMAGE, r / IMAGES / f"{FIRST}.JPG"),
+        "open",
+        IMAGES,
+        (f"{FIRST}.JPG and {FIRST}.jpg", "rename or remove"),
+    ),
     "mask size": (lambda r: resize(r / MASK), "verify", MASK, ("is 20x10", "Expected 64x48", IMAGE, "restore the file")),
     "saliency size": (lambda r: resize(r / MAP), "verify", MAP, ("is 20x10", "Expected 64x48", IMAGE, "resize it")),
     "label ids": (relabel, "verify", MASK, ("label ids [21, 254]", "1..20 or 255", "class indices")),
@@ -359,7 +427,7 @@ def test_a_file_cut_anywhere_is_refused_or_read_whole(root: Path, path: str) -> 
     read: Callable[[str], np.ndarray | None] = {IMAGE: data.image, MASK: data.mask, MAP: data.saliency}[path]
     whole = read(FIRST)
     harmless = 0
-    for end in range(len(content)):
+    for end in [*range(0, len(content) - 100, 5), *range(len(content) - 100, len(content))]:
         (root / path).write_bytes(content[:end])
         with suppress(InputError):
             np.testing.assert_array_equal(read(FIRST), whole)
@@ -370,11 +438,22 @@ def test_a_file_cut_anywhere_is_refused_or_read_whole(root: Path, path: str) -> 
 # --- real photos ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real photos: set NCDSS_TEST_DATA")
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real photos: set NCDSS_SHARED_DATA to the folder that holds pascal_mini")
 def test_documented_counts_of_pascal_mini() -> None:
-    data = Pascal5i(REAL, None)
+    data = Pascal5i(REAL, None, val_masks="SegmentationClass")
+    assert data.masks_note == "SegmentationClassAug (no SegmentationClass here)"
     assert (len(data.train_ids), len(data.val_ids)) == (650, 200)
     splits = [make_splits(data, label_space(data, fold)) for fold in range(4)]
     assert [(len(s.novel), len(s.base)) for s in splits] == [(121, 529), (316, 334), (350, 300), (265, 385)]
     assert sum(data.saliency(i) is None for i in [*data.train_ids, *data.val_ids]) == 23
     assert sum(len(set(FOLDS[2]) & set(data.presence()[i])) >= 2 for i in data.train_ids) == 100
+    for fold in range(5):
+        labels = label_space(data, fold)
+        published, strict = (make_splits(data, labels, base_list=kind) for kind in ("published", "strict"))
+        base_only, novel = set(published.base), set(published.novel)
+        assert base_only | novel == set(data.train_ids)
+        assert not base_only & novel
+        leaked = set(published.base_train) & novel
+        assert leaked
+        assert leaked | base_only == set(published.base_train)  # every image of the 850 holds a class
+        assert set(strict.base_train) == base_only
