@@ -7,6 +7,7 @@ its clusters), ``prototypes.safetensors``, and for each K ``pseudo_labels_K/ID.p
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ def adjoint_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     return rows.T @ mask.astype(np.float32) @ columns
 
 
+@cache
 def _bilinear_matrix(large: int, small: int) -> np.ndarray:
     """W of 1-D bilinear upsampling (align_corners=False), float32 [large, small]."""
     unit = torch.eye(small)[:, None, :]
@@ -77,7 +79,8 @@ def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:
     Returns:
         float32 [B, C] of unit length.
     """
-    return F.normalize(torch.einsum("bchw,bhw->bc", features.float(), weights.float()), dim=1)
+    sums = [image.float().flatten(1) @ weight.float().flatten() for image, weight in zip(features, weights, strict=True)]
+    return F.normalize(torch.stack(sums), dim=1)
 
 
 def fuse(base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: int) -> np.ndarray:

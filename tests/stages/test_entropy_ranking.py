@@ -33,16 +33,19 @@ def test_entropy_of_certain_and_of_uniform_predictions():
     assert entropy_map(logits).flatten().tolist() == pytest.approx([0.0, 1.0])
 
 
-def test_region_entropy_is_the_mean_over_the_region():
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_region_entropy_is_the_mean_over_the_region(memory_format):
     rng = np.random.default_rng(0)
-    entropy, region = rng.random((3, 5, 6)), rng.random((3, 5, 6)) < 0.4
-    expected = [entropy[i][region[i]].mean() for i in range(3)]
-    np.testing.assert_allclose(region_entropy(torch.from_numpy(entropy), torch.from_numpy(region)).numpy(), expected)
+    logits, region = rng.normal(scale=4, size=(3, 26, 5, 6)), rng.random((3, 5, 6)) < 0.4
+    expected = [published_entropy(logits)[i][region[i]].mean() for i in range(3)]
+    found = region_entropy(torch.from_numpy(logits).contiguous(memory_format=memory_format), torch.from_numpy(region))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
 
 
 def test_an_empty_region_is_infinite_and_therefore_unclean():
-    entropy = region_entropy(torch.full((2, 2, 2), 0.9), torch.tensor([[[True, False], [False, False]], [[False] * 2] * 2]))
-    assert entropy.tolist() == [pytest.approx(0.9), np.inf]
+    logits = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    entropy = region_entropy(logits, torch.tensor([[[True, False], [False, False]], [[False] * 2] * 2]))
+    assert entropy.tolist() == [pytest.approx(entropy_map(logits)[0, 0, 0].item()), np.inf]
     assert split_clean(entropy.numpy(), np.array([1, 1]), 0.99, "dataset").tolist() == [True, False]
     assert split_clean(np.full(4, np.inf), np.ones(4, int), 0.5, "cluster").tolist() == [False] * 4
 
