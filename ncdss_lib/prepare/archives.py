@@ -95,7 +95,8 @@ def fetch(url: str, path: Path, md5: str | None = None) -> None:
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, HTTPError) and error.code == 416:  # the partial file is no part of what the server has now
             partial.unlink()
-        raise RunError(f"{url} cannot be downloaded to {path} ({getattr(error, 'reason', None) or error}). {by_hand}") from error
+        reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
+        raise RunError(f"{url} cannot be downloaded to {path} ({reason}). {by_hand}") from error
     if length is not None and (size := partial.stat().st_size) != start + length:
         raise RunError(f"{url} ended after {size:,} of {start + length:,} bytes. {by_hand}")
     if md5 and (found := _md5(partial)) != md5:
@@ -156,11 +157,14 @@ def _unpack_tar(archive: Path, partial: Path, members: Sequence[str]) -> None:
                 raise _unsafe(archive, member.name)
             if wanted:
                 tar.extract(member, partial, filter="data")
-        # tarfile takes a file that ends between two members, or in the header of one, for a complete archive.
+        # tarfile takes a file that ends between two members, or in the header of one, for a complete archive; and gzip compares the
+        # checksum where its stream ends.
         assert tar.fileobj is not None
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("its end is missing")
+        while tar.fileobj.read(2**20):
+            pass
 
 
 def _unpack_zip(archive: Path, partial: Path, members: Sequence[str]) -> None:
@@ -191,6 +195,7 @@ def _unsafe(archive: Path, name: str) -> InputError:
 
 
 def _damaged(archive: Path, error: Exception) -> InputError:
+    reason = str(error).partition(":\n")[0]  # tarfile adds a line for each compression it has tried
     return InputError(
-        f"{archive} cannot be read to its end ({error}). Expected the complete archive; nothing was extracted. Remove it and get it again."
+        f"{archive} cannot be read to its end ({reason}). Expected the complete archive; nothing was extracted. Remove it and get it again."
     )

@@ -93,15 +93,12 @@ def complete_mask(picture: Picture) -> np.ndarray:
     Of each object all polygons, or its run-length encoding; large objects first, so that small ones stay visible. Ours: the published
     masks turn parts of occluded objects and all crowds into background.
     """
-    mask = np.zeros((picture.height, picture.width), np.uint8)
+    mask = np.zeros((picture.height, picture.width), np.uint8, order="F")  # the order of run-length encodings
     drawn = [(thing, rle) for thing in picture.things if (rle := to_rle(thing, picture.height, picture.width)) is not None]
-    objects = [(thing, rle) for thing, rle in drawn if not thing.crowd]
-    for thing, rle in drawn:
-        if thing.crowd:
-            mask[rle_masks.decode(rle) > 0] = IGNORE
-    for thing, rle in sorted(objects, key=lambda pair: -int(rle_masks.area(pair[1]))):
-        mask[rle_masks.decode(rle) > 0] = thing.label
-    return mask
+    crowds, objects = ([pair for pair in drawn if pair[0].crowd is crowd] for crowd in (True, False))
+    for thing, rle in [*crowds, *sorted(objects, key=lambda pair: -int(rle_masks.area(pair[1])))]:
+        np.copyto(mask, IGNORE if thing.crowd else thing.label, where=rle_masks.decode(rle).view(bool))
+    return np.ascontiguousarray(mask)
 
 
 def to_rle(thing: Thing, height: int, width: int) -> dict[str, Any] | None:

@@ -128,7 +128,7 @@ def _build(data_root: Path, voc_folder: Path, sbd_folder: Path) -> tuple[Pascal5
         _check(mask, masks[image_id], photos[image_id].path)
         write_labels(partial / MASKS / f"{image_id}.png", mask)
         if image_id in own:
-            _link(partial / MASKS / f"{image_id}.png", partial / "SegmentationClass" / f"{image_id}.png")
+            write_labels(partial / "SegmentationClass" / f"{image_id}.png", mask)
         _link(photos[image_id].path, partial / "images" / f"{image_id}.jpg")
 
     own = {*voc_train, *val}
