@@ -43,11 +43,13 @@ class Checkpoint:
     Attributes:
         path: the file.
         layout: which of the known layouts it has.
+        network: which network of a released EUMS file this is.
         weights: ``encoder.backbone.*`` (not for a head alone) and ``head.*``.
     """
 
     path: Path
     layout: Layout
+    network: Network
     weights: dict[str, Tensor]
 
     @property
@@ -123,7 +125,7 @@ def read_checkpoint(path: Path, network: Network = "student") -> Checkpoint:
         if old is None or (new := renamed[old] + name.removeprefix(old)) in weights:
             raise InputError(f"{path} ({layout}) has a tensor {name!r} without a place in the network. Is it of another version?")
         weights[new] = tensor
-    return Checkpoint(path, layout, weights)
+    return Checkpoint(path, layout, network, weights)
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
