@@ -239,6 +239,6 @@ def load_view(data: SegmentationData, config: Data, view: str, image_id: str) ->
 def feature_cache_key(data: SegmentationData, config: Data, model: Model) -> dict[str, Any]:
     """All that cached features depend on."""
     return {
-        "version": 2, "data": data.fingerprint(), "size": config.size, "jitter": config.jitter,
+        "version": 2, "data": data.images_fingerprint(), "size": config.size, "jitter": config.jitter,
         "encoder": [model.encoder, model.weights, weights_stamp(model), model.output_stride, model.stages],
     }  # fmt: skip

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from ncdss_lib.data.base import label_space
 from ncdss_lib.data.pascal5i import Pascal5i
-from ncdss_lib.data.views import VIEW_NAMES, ImageViews, Source, load_view, read_labels, resize_image, resize_labels
+from ncdss_lib.data.views import VIEW_NAMES, ImageViews, Source, feature_cache_key, load_view, read_labels, resize_image, resize_labels
 from ncdss_lib.errors import InputError
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.pipeline import open_run
-from ncdss_lib.recipes import Data
+from ncdss_lib.recipes import Data, load_recipe
 from tests.conftest import TINY_LAPTOP
 from tests.data.fake_voc import make_fake_voc
 
@@ -259,6 +259,21 @@ def test_an_unreadable_image_is_one_line_also_from_a_loading_process(tmp_path, w
 
 
 # --- cached features --------------------------------------------------------------------------------------------------------------------
+
+
+def test_cached_features_are_those_of_the_images_whatever_the_masks(tmp_path):
+    make_fake_voc(tmp_path / "voc", train=8, val=2)
+    config, model = Data(), load_recipe("laptop").model
+
+    def key() -> dict:
+        return feature_cache_key(Pascal5i(tmp_path / "voc", None), config, model)
+
+    before, image_id = key(), Pascal5i(tmp_path / "voc", None).train_ids[0]
+    (tmp_path / "voc" / "SegmentationClassAug" / f"{image_id}.png").touch()
+    (tmp_path / "voc" / "saliency_supervised_model" / f"{image_id}.png").unlink()
+    assert key() == before
+    (tmp_path / "voc" / "images" / f"{image_id}.jpg").write_bytes(b"another")
+    assert key() != before
 
 
 def test_cached_views_are_of_the_augmented_images(voc):
