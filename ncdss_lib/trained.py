@@ -452,13 +452,14 @@ def _write_legend(trained: Trained, folder: Path) -> None:
         writer.writerows(zip(range(len(colours)), trained.names, colours, strict=True))
     columns = -(-len(colours) // 25)
     rows = -(-len(colours) // columns)
-    figure = Figure(figsize=(2.4 * columns, 0.28 * rows + 0.3), dpi=120)
+    width = max(2.4, 0.9 + 0.085 * max(map(len, trained.names)))  # inches
+    figure = Figure(figsize=(width * columns, 0.28 * rows + 0.3), dpi=120)
     axes = figure.add_axes((0, 0, 1, 1))
     for label, (name, colour) in enumerate(zip(trained.names, colours, strict=True)):
         column, row = divmod(label, rows)
         hatch = "////" if trained.look.striped[label] else None
-        axes.barh(row, 0.12, 0.7, column + 0.04, color=colour, hatch=hatch, edgecolor="white")
-        axes.text(column + 0.19, row, f"{label}  {name}", va="center", fontsize=9)
+        axes.barh(row, 0.3 / width, 0.7, column + 0.1 / width, color=colour, hatch=hatch, edgecolor="white")
+        axes.text(column + 0.5 / width, row, f"{label}  {name}", va="center", fontsize=9)
     axes.set(xlim=(0, columns), ylim=(rows, -1))
     axes.axis("off")
     figure.savefig(folder / "legend.png")

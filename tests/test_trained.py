@@ -22,7 +22,7 @@ from ncdss_lib.data.pascal5i import VOC_CLASSES
 from ncdss_lib.data.views import resize_image, resize_labels
 from ncdss_lib.errors import InputError
 from ncdss_lib.pipeline import open_run
-from ncdss_lib.store import read_json
+from ncdss_lib.store import read_json, write_json
 from ncdss_lib.trained import evaluate, open_trained, predict, score_text
 from ncdss_lib.viz.palette import class_look, cluster_look, to_hex
 from tests.conftest import TINY_LAPTOP, TINY_PAPER, TRAININGS
@@ -238,6 +238,26 @@ def test_a_report_that_is_older_than_the_checkpoint_names_no_cluster(laptop):
     report = laptop / "report.json"
     os.utime(report, ns=(0, (laptop / "eums" / "manifest.json").stat().st_mtime_ns - 1))
     assert open_trained(laptop / "eums" / "eums_teacher.safetensors").names[16] == "cluster 1"
+
+
+def test_a_row_of_the_ablation_has_the_matching_of_its_row(laptop):
+    place = laptop / "ablation" / "er"
+    place.mkdir(parents=True)
+    shutil.copy(laptop / "eums" / "manifest.json", place.parent)
+    shutil.copy(laptop / "eums" / "eums.safetensors", place)  # no teacher: without self-training there is none
+    report = read_json(laptop / "report.json")
+    report["ablation"] = {"er": {**report["models"]["eums"], "matching": {"cluster_to_class": {str(k): "cow" for k in range(1, 11)}}}}
+    write_json(laptop / "report.json", report)
+    assert open_trained(place / "eums.safetensors").cluster_to_class == dict.fromkeys(range(1, 11), "cow")
+
+
+def test_a_run_on_images_of_ones_own_brings_its_class_names(laptop):
+    report = read_json(laptop / "report.json")
+    report |= {"dataset": "folder", "fold": 0, "classes": {"base": [f"thing {i}" for i in range(15)], "novel": ["novel 1", "novel 2"]}}
+    report["models"]["eums"]["matching"]["cluster_to_class"] = {str(k): None for k in range(1, 11)}  # nobody knows the novel classes
+    write_json(laptop / "report.json", report)
+    net = open_trained(laptop / "eums" / "eums_teacher.safetensors")
+    assert net.names == ("background", *(f"thing {i}" for i in range(15)), *(f"cluster {k}" for k in range(1, 11)))
 
 
 def test_a_base_model_knows_no_novel_class(runs):
