@@ -74,6 +74,10 @@ class Picture(NamedTuple):
     things: list[Thing]
 
 
+Pictures = dict[str, dict[str, Picture]]  # by split and stem
+FoldLists = dict[int, dict[str, dict[str, list[str]]]]  # stems by fold, split, and "base" or "novel"
+
+
 def published_mask(picture: Picture) -> np.ndarray:
     """The paper's mask, uint8 [H, W]: 0 and the labels.
 
@@ -95,8 +99,7 @@ def complete_mask(picture: Picture) -> np.ndarray:
     """
     mask = np.zeros((picture.height, picture.width), np.uint8, order="F")  # the order of run-length encodings
     drawn = [(thing, rle) for thing in picture.things if (rle := to_rle(thing, picture.height, picture.width)) is not None]
-    crowds, objects = ([pair for pair in drawn if pair[0].crowd is crowd] for crowd in (True, False))
-    for thing, rle in [*crowds, *sorted(objects, key=lambda pair: -int(rle_masks.area(pair[1])))]:
+    for thing, rle in sorted(drawn, key=lambda pair: (not pair[0].crowd, -int(rle_masks.area(pair[1])))):  # crowds first
         np.copyto(mask, IGNORE if thing.crowd else thing.label, where=rle_masks.decode(rle).view(bool))
     return np.ascontiguousarray(mask)
 
@@ -137,19 +140,23 @@ def prepare(
     if not masks or (unknown := [kind for kind in masks if kind not in RULES]):
         raise InputError(f"unknown masks {unknown[0]!r}: {nearest(unknown[0], RULES)}" if masks else "no masks asked for: name one kind.")
     with writing(data_root):
+        _refuse_foreign(data_root, masks)
         _link_parts(data_root, Path(sources).expanduser() if sources else data_root, download)
         pictures, odd, digests = _read_annotations(data_root)
         _check_sizes(pictures)
         key = fingerprint([RULES_VERSION, digests])
-        _refuse_foreign(data_root, masks)
         presence = {kind: _draw(data_root / f"masks_{kind}", kind, pictures, key) for kind in masks}[masks[0]]
         lists = fold_lists(presence, pictures)
         _write_lists(data_root / "sets", pictures, lists, fingerprint([key, masks[0]]))
     return _summary(data_root, masks, pictures, lists, odd)
 
 
-def fold_lists(presence: dict[str, tuple[int, ...]], pictures: dict[str, dict[str, Picture]]) -> dict[int, dict[str, dict[str, list[str]]]]:
-    """Fold -> split -> ``base`` (images with a base class) and ``novel`` (with a novel class); they overlap. Sorted stems."""
+def fold_lists(presence: dict[str, tuple[int, ...]], pictures: Pictures) -> FoldLists:
+    """The lists of each fold and split: ``base``, images with a base class, and ``novel``, with a novel class; they overlap. Sorted.
+
+    Args:
+        presence: stem -> labels in its mask.
+    """
 
     def of(stems: Iterable[str], novel: tuple[int, ...]) -> dict[str, list[str]]:
         base = [stem for stem in stems if set(presence[stem]) - set(novel)]
@@ -207,13 +214,13 @@ class _Compact(NamedTuple):
     rle: dict[str, Any] | None
 
 
-def _read_annotations(data_root: Path) -> tuple[dict[str, dict[str, Picture]], Counter[str], list[str]]:
+def _read_annotations(data_root: Path) -> tuple[Pictures, Counter[str], list[str]]:
     """Both annotation files, checked.
 
     Returns:
-        split -> stem -> picture, of the images with an object that is no crowd; how often something odd was met; a hash of each file.
+        The images with an object that is no crowd; how often something odd was met; a hash of each file.
     """
-    pictures: dict[str, dict[str, Picture]] = {}
+    pictures: Pictures = {}
     odd: Counter[str] = Counter()
     digests, names = [], []
     for split in SPLITS:
@@ -270,9 +277,7 @@ def _pictures(path: Path, parsed: _File, folder: Path, odd: Counter[str]) -> dic
     things: dict[int, list[Thing]] = {}
     for read in parsed.annotations:
         if not isinstance(read, _Compact):
-            raise _wrong(
-                path, f"annotation {read.get('id') if isinstance(read, dict) else read}: no segmentation", "one for each annotation"
-            )
+            raise _wrong(path, f"an annotation without segmentation ({str(read)[:60]})", "one for each annotation")
         if read.image_id not in images:
             raise _wrong(path, f"annotation {read.id}: image {read.image_id} is not among the images", "the id of an image")
         if read.category_id not in labels:
@@ -353,7 +358,7 @@ def _link_parts(data_root: Path, sources: Path, download: bool) -> None:
                 link.symlink_to((folder / member).resolve())
 
 
-def _check_sizes(pictures: dict[str, dict[str, Picture]]) -> None:
+def _check_sizes(pictures: Pictures) -> None:
     """Compare the size of each photo with its annotations'; only the headers are read."""
 
     def check(picture: Picture) -> None:
@@ -373,7 +378,7 @@ def _refuse_foreign(data_root: Path, masks: Sequence[str]) -> None:
             raise InputError(f"{folder} was not made by `{MADE_BY}`, which would replace it. Expected no such folder: move it away.")
 
 
-def _draw(folder: Path, kind: str, pictures: dict[str, dict[str, Picture]], key: str) -> dict[str, tuple[int, ...]]:
+def _draw(folder: Path, kind: str, pictures: Pictures, key: str) -> dict[str, tuple[int, ...]]:
     """Draw the masks of one kind that are not there yet; return the classes of each image, read back from those that are."""
     current = manifest(folder).get("key") == key
     into = folder if current else partial_folder(folder, key)
@@ -384,9 +389,7 @@ def _draw(folder: Path, kind: str, pictures: dict[str, dict[str, Picture]], key:
         if path.exists():
             mask = read_indices(path)
             if mask.shape != (picture.height, picture.width):
-                raise InputError(
-                    f"{path} has not the size of {picture.path}. Expected the mask that was drawn: remove {into} and run again."
-                )
+                raise InputError(f"{path} has not the size of {picture.path}. Expected what was drawn: remove {into} and run again.")
         else:
             mask = RULES[kind](picture)
             write_labels(draft, mask)
@@ -400,7 +403,7 @@ def _draw(folder: Path, kind: str, pictures: dict[str, dict[str, Picture]], key:
     return presence
 
 
-def _write_lists(sets: Path, pictures: dict[str, dict[str, Picture]], lists: dict[int, dict[str, dict[str, list[str]]]], key: str) -> None:
+def _write_lists(sets: Path, pictures: Pictures, lists: FoldLists, key: str) -> None:
     if manifest(sets).get("key") == key:
         return
     partial = partial_folder(sets, key)
@@ -417,10 +420,7 @@ def _write_list(path: Path, stems: list[str]) -> None:
     path.write_text("".join(f"{stem}\n" for stem in stems))
 
 
-def _summary(
-    data_root: Path, masks: Sequence[str], pictures: dict[str, dict[str, Picture]],
-    lists: dict[int, dict[str, dict[str, list[str]]]], odd: Counter[str],
-) -> str:  # fmt: skip
+def _summary(data_root: Path, masks: Sequence[str], pictures: Pictures, lists: FoldLists, odd: Counter[str]) -> str:
     rows = []
     for fold in lists:
         for split, published in published_counts(fold).items():
