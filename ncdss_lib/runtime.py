@@ -9,17 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from ncdss_lib.errors import InputError
+from ncdss_lib.errors import InputError, NCDSSError
 from ncdss_lib.recipes import Compute
+from ncdss_lib.store import write_json
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # report.json says what it would announce
 
@@ -27,14 +31,15 @@ T = TypeVar("T")
 
 
 class Runtime:
-    """One process of a run.
+    """One process of a run: alone, or one of those that torchrun started, on one machine or several.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
         compute: precision, memory format, compilation.
 
     Raises:
-        InputError: ``cuda`` is asked for and there is none.
+        InputError: ``cuda`` is asked for and there is none, or too few for the processes of this machine; or the machines run
+            different numbers of processes.
     """
 
     def __init__(self, device: str = "auto", compute: Compute | None = None) -> None:
@@ -47,10 +52,22 @@ class Runtime:
         bf16 = compute.precision == "bf16" or (compute.precision == "auto" and _multiplies_bf16(accelerator))
         world = int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+        if world % local:
+            raise InputError(
+                f"{world} processes in all are no multiple of the {local} on this machine: start torchrun with the same "
+                "--nproc-per-node on every machine."
+            )
+        if accelerator == "cuda" and local > torch.cuda.device_count():
+            raise InputError(
+                f"{local} processes on this machine, but PyTorch sees {torch.cuda.device_count()} CUDA device(s): start torchrun with "
+                f"--nproc-per-node {torch.cuda.device_count()}, or use --device cpu."
+            )
         self.fabric = Fabric(
             accelerator=accelerator,
             devices=local,
             num_nodes=world // local,
+            # torchrun's variables alone decide: Fabric by itself would also act upon those of a SLURM allocation.
+            plugins=TorchElasticEnvironment() if world > 1 else LightningEnvironment(),
             # Buffers are synchronised by us (sync_buffers): DDP's own broadcast writes into batch-norm buffers between the forwards
             # of one step, which breaks the backward pass.
             strategy=DDPStrategy(broadcast_buffers=False) if world > 1 else "auto",
@@ -98,6 +115,13 @@ class Runtime:
         dist.all_gather_object(everything, shares)
         return [item for share in everything for item in share]
 
+    def from_main(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns in the main process (anything that pickles), in all processes; the others do not call it.
+
+        For what must not differ between processes, such as whether a file was there, or is best done once.
+        """
+        return self.gather([function()] if self.is_main else [])[0]
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum of a tensor over all processes."""
         if self.world_size > 1:
@@ -113,13 +137,27 @@ class Runtime:
         """Average the floating-point buffers (batch-norm statistics) over processes.
 
         Each process normalises its own shard and keeps its own running statistics; evaluation, checkpoints and teacher copies need
-        one set.
+        one set. Averaged in double precision, in which the frozen encoder's, equal everywhere, stay exactly what they are.
         """
         if self.world_size > 1:
             for buffer in module.buffers():
                 if buffer.is_floating_point():
-                    dist.all_reduce(buffer)
-                    buffer /= self.world_size
+                    buffer.copy_(self.sum(buffer.double()) / self.world_size)
+
+
+def report_failure(error: BaseException | None) -> None:
+    """Leave the message of a process that is about to end for torchrun's closing report; without torchrun, do nothing.
+
+    The process that failed first must be the one that torchrun sees, since it then ends all others. Those only see a broken
+    connection, or the same wrong input: they wait a moment, in which they are normally ended.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None or not isinstance(error, Exception):  # an interruption is torchrun's own affair
+        return
+    known = isinstance(error, NCDSSError)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not (known and os.environ.get("RANK") == "0"):
+        time.sleep(1 if known else 5)
+    write_json(Path(path), {"message": str(error) if known else f"{type(error).__name__}: {error}", "timestamp": int(time.time())})
 
 
 def _multiplies_bf16(accelerator: str) -> bool:

@@ -1,4 +1,4 @@
-"""Artefacts on disk: fingerprints of what they were made from, and folders that appear whole or not at all."""
+"""Artefacts on disk: fingerprints of what they were made from, and folders that appear whole or not at all, made by one run at a time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
 
 from ncdss_lib.errors import NCDSSError, RunError
 
+if TYPE_CHECKING:
+    from ncdss_lib.runtime import Runtime
+
 MANIFEST = "manifest.json"
+POLL = 1.0  # seconds between looks at a folder that another run is making
 
 
 def project_root() -> Path:
@@ -67,15 +77,67 @@ def partial_folder(folder: Path, key: str) -> Path:
 
 
 def commit_folder(partial: Path, folder: Path, contents: dict[str, Any]) -> None:
-    """Give a finished partial folder its manifest and its name, in place of an earlier one."""
+    """Give a finished partial folder its manifest and its name, in place of an earlier one. Its hidden files served the making: they go."""
     write_json(partial / MANIFEST, contents)
-    (partial / ".key").unlink()
+    for hidden in partial.glob(".*"):
+        hidden.unlink()
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)  # left there by a process that was killed below
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def making(folder: Path, key: str, runtime: Runtime) -> Iterator[Path | None]:
+    """Hold the partial folder of ``folder`` for this run alone, or wait for the other run that holds it. All processes of a run enter.
+
+    The lock is the main process's and the operating system's: it ends with the process, however that ends.
+
+    Args:
+        folder: whose manifest says ``key`` once it is made.
+
+    Yields:
+        The partial folder, to be filled and given to :func:`commit_folder`; None where ``folder`` is current, perhaps since the wait.
+
+    Raises:
+        RunError: a process of another machine does not see the partial folder.
+    """
+    partial, path = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.lock")
+    lock, told = FileLock(path), False
+
+    def claim() -> str:
+        if manifest(folder).get("key") == key:
+            return "current"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return "held"
+        if manifest(folder).get("key") == key:  # finished between the look and the claim
+            return "current"
+        (partial_folder(folder, key) / ".owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        return "ours"
+
+    try:
+        while (state := runtime.from_main(claim)) == "held":
+            if runtime.is_main and not told:
+                with suppress(OSError):  # not written yet, or committed just now
+                    tqdm.write(f"{(partial / '.owner').read_text()} is making {folder}; waiting for it.", file=sys.stderr)
+                    told = True
+            time.sleep(POLL)
+        if state == "ours" and not partial.is_dir():
+            raise RunError(
+                f"{socket.gethostname()} does not see {partial}, which the main process has just made: all machines of a run must share "
+                "its folder and the cache. Choose places on a file system that they share (--out, $NCDSS_RUNS, $NCDSS_CACHE)."
+            )
+        yield partial if state == "ours" else None
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):  # Windows keeps the open file
+                path.unlink()  # while it is held: whoever waits at this file sees that it has no name any more, and begins anew
+            lock.release()
 
 
 @contextmanager

@@ -1,20 +1,27 @@
-"""Run by test_runtime.py under torchrun: one step with two forwards, and the collectives; each process leaves what it found.
+"""Run by the tests under torchrun: what the processes of one job do together; each leaves what it found.
 
-``python -m torch.distributed.run --nproc-per-node 2 tests/distributed_step.py FOLDER``
+``python -m torch.distributed.run --nproc-per-node 2 tests/distributed_step.py MODE FOLDER``
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ncdss_lib.errors import InputError, NCDSSError
+from ncdss_lib.models import feature_cache
+from ncdss_lib.pipeline import open_run
 from ncdss_lib.recipes import Compute
-from ncdss_lib.runtime import Runtime
+from ncdss_lib.runtime import Runtime, report_failure
+from ncdss_lib.stages.evaluation import confusion_on_val
 from ncdss_lib.training import pixel_cross_entropy
+from tests.conftest import TINY_LAPTOP
 
 
 def network() -> nn.Module:
@@ -34,9 +41,8 @@ def batches() -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    runtime = Runtime("cpu", Compute(precision="fp32", channels_last=False))
+def step(runtime: Runtime, folder: Path) -> dict[str, Tensor]:
+    """One step with two forwards, and the collectives."""
     run, rank = SimpleNamespace(runtime=runtime), runtime.rank
     model = runtime.prepare(network())
     wrapped, _ = runtime.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
@@ -53,8 +59,72 @@ def main(folder: Path) -> None:
     found["gathered"] = torch.tensor(runtime.gather(list(runtime.shard(range(7)))))
     found["sum"] = runtime.sum(torch.tensor([rank + 1, 10 * (rank + 1)]))
     found["world"] = torch.tensor([runtime.world_size, int(runtime.is_main), runtime.describe()["processes"]])
-    torch.save(found, folder / f"{rank}.pt")
+    return found
+
+
+def many(runtime: Runtime, folder: Path) -> dict[str, Any]:
+    """More processes than images, on two machines that share a folder: inference, the feature cache, and equal buffers."""
+    from tests.models.test_feature_cache import Tiny, build
+
+    encoder = Tiny()
+    cache = build(folder, runtime, encoder)
+    run = open_run("pascal5i", os.environ["VOC"], overrides=TINY_LAPTOP, out=str(folder / "run"), device="cpu")
+    model, images = run.new_segmenter(5, seed=0), run.splits.val
+    confusions = []
+    for count in (1, 2, 3, len(images)):
+        run.splits = SimpleNamespace(val=images[:count])
+        confusions.append(torch.from_numpy(confusion_on_val(run, model, 64)))
+    buffer = nn.Module()
+    buffer.register_buffer("equal", torch.tensor([0.1, 0.485, 1 / 3]))
+    before = buffer.equal.clone()
+    runtime.sync_buffers(buffer)
+    return {
+        "seen": encoder.seen,
+        "cache": cache.name,
+        "confusions": confusions,
+        "equal": torch.equal(buffer.equal, before),
+        "shares": [list(runtime.shard(range(count))) for count in (0, 1, 3, 9)],
+        "gathered": [runtime.gather(list(runtime.shard(range(count)))) for count in (0, 1, 3, 9)],
+        "sum": runtime.sum(torch.ones(2)),
+        "main": runtime.from_main(lambda: runtime.rank),
+        "machines": runtime.fabric.strategy.num_nodes,
+    }
+
+
+def full_disk(runtime: Runtime, folder: Path) -> None:
+    """The disk of one process is full once it has written a batch."""
+    from tests.models.test_feature_cache import Tiny, build
+
+    if runtime.rank == 1:
+        feature_cache._write_only = lambda path, flags: os.open("/dev/full", os.O_WRONLY)
+    build(folder, runtime, Tiny())
+
+
+def wrong_input(runtime: Runtime, folder: Path) -> None:
+    """One process finds wrong input in the middle of a training."""
+    run = open_run("pascal5i", os.environ["VOC"], overrides=TINY_LAPTOP, out=str(folder / "run"), device="cpu")
+    truth, read = run.data.mask, 0
+
+    def mask(image_id: str) -> Any:
+        nonlocal read
+        read += 1
+        if runtime.rank == 1 and read > 5:
+            raise InputError(f"{image_id}.png is damaged.")
+        return truth(image_id)
+
+    run.data.mask = mask  # type: ignore[method-assign]
+    run.ensure("base_training")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    torch.set_num_threads(1)
+    mode, place = sys.argv[1], Path(sys.argv[2])
+    try:
+        here = Runtime("cpu", Compute(precision="fp32", channels_last=False))
+        result = globals()[mode](here, place)
+        if result:
+            torch.save(result, place / f"{here.rank}.pt")
+    except Exception as error:
+        report_failure(error)
+        print(f"rank {os.environ['RANK']}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, NCDSSError) else 1)

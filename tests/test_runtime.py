@@ -1,11 +1,15 @@
-"""Devices and precision, and two gloo processes that must do what one does."""
+"""Devices and precision, and several gloo processes that must do what one does, or end together."""
 
 from __future__ import annotations
 
 import copy
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,12 +17,15 @@ import torch
 import torch.nn.functional as F
 
 from ncdss_lib import runtime as runtime_module
-from ncdss_lib.errors import InputError
+from ncdss_lib.errors import InputError, RunError
+from ncdss_lib.pipeline import open_run
 from ncdss_lib.recipes import Compute
-from ncdss_lib.runtime import Runtime
+from ncdss_lib.runtime import Runtime, report_failure
+from ncdss_lib.stages.evaluation import confusion_on_val
 from ncdss_lib.store import read_json
 from tests.conftest import REPO, TINY_LAPTOP
 from tests.distributed_step import batches, network
+from tests.models.test_feature_cache import Tiny, build, contents
 
 
 def test_an_unknown_device_is_refused():
@@ -54,6 +61,7 @@ def test_one_process_alone():
     assert runtime.is_main
     assert list(runtime.shard([1, 2, 3])) == runtime.gather([1, 2, 3]) == [1, 2, 3]
     assert runtime.sum(torch.tensor(3)).item() == 3
+    assert runtime.from_main(lambda: 7) == 7
     assert {k: runtime.describe()[k] for k in ("type", "processes", "precision")} == {"type": "cpu", "processes": 1, "precision": "fp32"}
     assert runtime.describe()["name"]
 
@@ -64,20 +72,88 @@ def test_memory_format(channels_last):
     assert module.weight.is_contiguous(memory_format=torch.channels_last) is channels_last
 
 
-# --- two processes ----------------------------------------------------------------------------------------------------------------------
+def test_torchruns_variables_that_cannot_be_are_refused(monkeypatch):
+    for name, value in {"WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="6 processes in all are no multiple of the 4 on this machine.*--nproc-per-node"):
+        Runtime("cpu")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="4 processes on this machine, but PyTorch sees 2 CUDA.*--nproc-per-node 2"):
+        Runtime("cuda", Compute(precision="fp32"))
 
 
-def torchrun(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
-    return subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=240, check=False)
+def test_a_slurm_allocation_alone_changes_nothing(monkeypatch):
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "x", "SLURM_PROCID": "3", "SLURM_LOCALID": "3"}.items():
+        monkeypatch.setenv(name, value)
+    runtime = Runtime("cpu")
+    assert (runtime.rank, runtime.world_size) == (0, 1)
+
+
+# --- what torchrun is told --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "message", "waits"),
+    [
+        ("0", RunError("the disk is full."), "the disk is full.", []),
+        ("1", InputError("x.png is damaged."), "x.png is damaged.", [1]),
+        ("0", RuntimeError("Connection closed"), "RuntimeError: Connection closed", [5]),
+    ],
+)
+def test_the_error_of_a_process_is_left_for_torchrun_and_those_that_follow_from_it_wait(monkeypatch, tmp_path, rank, error, message, waits):
+    slept: list[int] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    for name, value in {"TORCHELASTIC_ERROR_FILE": str(tmp_path / "error.json"), "WORLD_SIZE": "2", "RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    report_failure(error)
+    assert json.loads((tmp_path / "error.json").read_text())["message"] == message
+    assert slept == waits
+
+
+def test_without_torchrun_or_without_an_error_nothing_is_left(monkeypatch, tmp_path):
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+    report_failure(RunError("x"))
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    report_failure(KeyboardInterrupt())
+    assert not list(tmp_path.iterdir())
+
+
+# --- several processes ------------------------------------------------------------------------------------------------------------------
+
+SCRIPT = str(REPO / "tests" / "distributed_step.py")
+
+
+def start(*arguments: str, launch: tuple[str, ...] = ("--standalone", "--nproc-per-node", "2"), **environment: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", *launch, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO), **environment}
+    return subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen, timeout: float = 240) -> subprocess.CompletedProcess:
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun then ends its processes
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def torchrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return finish(start(*arguments, **environment))
+
+
+def tiny_run(voc: Path, out: Path, *overrides: str) -> list[str]:
+    sets = [x for override in (*TINY_LAPTOP, *overrides) for x in ("--set", override)]
+    return ["-m", "ncdss_lib", "run", "--dataset", "pascal5i", "--data-root", str(voc), "--out", str(out), "--device", "cpu", *sets]
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, torch.Tensor]]:
     """What the two processes of distributed_step.py found."""
     folder = tmp_path_factory.mktemp("ranks")
-    done = torchrun(str(REPO / "tests" / "distributed_step.py"), str(folder))
+    done = torchrun(SCRIPT, "step", str(folder))
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
@@ -119,10 +195,7 @@ def test_lists_are_shared_out_gathered_and_summed(both):
 
 def test_a_whole_run_under_two_processes(voc: Path, tmp_path: Path):
     out = tmp_path / "run"
-    options = [x for override in TINY_LAPTOP for x in ("--set", override)]
-    done = torchrun(
-        "-m", "ncdss_lib", "run", "--dataset", "pascal5i", "--data-root", str(voc), "--out", str(out), "--device", "cpu", *options
-    )  # fmt: skip
+    done = torchrun(*tiny_run(voc, out))
     assert done.returncode == 0, done.stderr
     assert [p.relative_to(tmp_path) for p in tmp_path.rglob("report.json")] == [Path("run/report.json")]
     report = read_json(out / "report.json")
@@ -134,3 +207,94 @@ def test_a_whole_run_under_two_processes(voc: Path, tmp_path: Path):
         counts = [[int(x) for x in line.split(",")[1:]] for line in (out / model["confusion"]).read_text().splitlines()[1:]]
         assert 0.8 * pixels < sum(map(sum, counts)) <= pixels  # all validation images, once
     assert done.stdout.count("Written:") == 1
+
+
+def test_more_processes_than_images_on_two_machines_find_what_one_finds(voc: Path, tmp_path: Path):
+    """Four processes under two torchruns of two each; the machines share a folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    machines = [
+        start(
+            SCRIPT, "many", str(tmp_path), VOC=str(voc),
+            launch=("--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for done in map(finish, machines):
+        assert done.returncode == 0, done.stderr
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(4)]
+
+    runtime = Runtime("cpu", Compute(precision="fp32", channels_last=False))
+    assert contents(tmp_path / found[0]["cache"]) == contents(build(tmp_path / "alone", runtime, Tiny()))
+    assert sorted(one["seen"] for one in found) == [4, 4, 4, 5]  # sixteen images, and one for the shape
+    run = open_run("pascal5i", str(voc), overrides=TINY_LAPTOP, out=str(tmp_path / "one"), device="cpu")
+    model, images = run.new_segmenter(5, seed=0), run.splits.val
+    for count, *confusions in zip((1, 2, 3, len(images)), *(one["confusions"] for one in found), strict=True):
+        object.__setattr__(run.splits, "val", images[:count])
+        expected = torch.from_numpy(confusion_on_val(run, model, 64))
+        assert expected.sum() > 0.8 * count * 64 * 64
+        for confusion in confusions:
+            assert torch.equal(confusion, expected)
+    for position, count in enumerate((0, 1, 3, 9)):
+        shares = [one["shares"][position] for one in found]
+        assert sorted(x for share in shares for x in share) == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        assert all(one["gathered"][position] == [x for share in shares for x in share] for one in found)
+    for one in found:
+        assert one["sum"].tolist() == [4, 4]
+        assert (one["main"], one["machines"]) == (0, 2)
+        assert one["equal"]
+
+
+# --- one process fails ------------------------------------------------------------------------------------------------------------------
+
+
+def closing_report(done: subprocess.CompletedProcess) -> str:
+    """What torchrun gives as the root cause."""
+    assert done.returncode != 0
+    return done.stderr.partition("Root Cause")[2]
+
+
+def test_a_full_disk_of_one_process_ends_all_and_the_extraction_can_go_on(tmp_path: Path):
+    started = time.monotonic()
+    report = closing_report(torchrun(SCRIPT, "full_disk", str(tmp_path)))
+    assert time.monotonic() - started < 60
+    assert "rank      : 1" in report
+    assert f"cached features cannot be written to {tmp_path}: No space left on device" in report
+    assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    runtime, encoder = Runtime("cpu", Compute(precision="fp32", channels_last=False)), Tiny()
+    assert contents(build(tmp_path, runtime, encoder)) == contents(build(tmp_path / "alone", runtime, Tiny()))
+    assert encoder.seen == 8  # what process 0 did is kept
+
+
+def test_wrong_input_that_one_process_meets_in_training_ends_all(voc: Path, tmp_path: Path):
+    started = time.monotonic()
+    report = closing_report(torchrun(SCRIPT, "wrong_input", str(tmp_path), VOC=str(voc)))
+    assert time.monotonic() - started < 60
+    assert "rank      : 1" in report
+    assert ".png is damaged." in report
+    assert "Traceback" not in report
+    assert not (tmp_path / "run" / "base_training").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the process by its environment in /proc")
+def test_a_process_that_is_killed_in_training_ends_all(voc: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    job = start(*tiny_run(voc, out, "base_training.epochs=100000"))
+    checkpoint, deadline = out / ".base_training.partial" / "base_checkpoint.pt", time.monotonic() + 120
+    while not checkpoint.exists():
+        assert job.poll() is None, finish(job).stderr
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    victim = next(pid for pid in children(job.pid) if b"\0RANK=1\0" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes())
+    os.kill(victim, signal.SIGKILL)
+    killed = time.monotonic()
+    report = closing_report(finish(job, 60))
+    assert time.monotonic() - killed < 20
+    assert f"Signal 9 (SIGKILL) received by PID {victim}" in report
+    assert checkpoint.exists()  # from which the same command goes on
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -7,7 +7,9 @@ its batch, whatever the number of images.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
 from ncdss_lib.runtime import Runtime
-from ncdss_lib.store import MANIFEST, commit_folder, disk_errors, fingerprint, manifest, partial_folder, read_json, write_json
+from ncdss_lib.store import MANIFEST, commit_folder, disk_errors, fingerprint, making, read_json
 
 
 class FeatureCache:
@@ -42,11 +44,14 @@ class FeatureCache:
         return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
 
 
+Item = tuple[str, int, str]  # view, row of its file, image id
+
+
 def build_cache(
     root: Path, key: Any, views: dict[str, Sequence[str]], load: Callable[[str, str], np.ndarray], make_encoder: Callable[[], Any],
     runtime: Runtime, batch: int,
 ) -> Path:  # fmt: skip
-    """Run the encoder over all views of all images, unless that was done before.
+    """Run the encoder over all views of all images, shared out over the processes, unless that was done before.
 
     Args:
         root: folder of all caches.
@@ -56,42 +61,78 @@ def build_cache(
         make_encoder: called only when there is something to compute.
 
     Returns:
-        The finished cache folder. An interrupted extraction goes on where it stopped.
+        The finished cache folder. An interrupted extraction goes on where it stopped, also with another number of processes.
 
     Raises:
-        RunError: the disk has no room; checked before anything is computed.
+        RunError: the disk has no room; checked before anything but one image is computed.
     """
     name = fingerprint(key)
     folder = root / name
-    if manifest(folder).get("key") == name:
-        return folder
-    if runtime.is_main:
-        encoder = runtime.prepare(make_encoder().eval())
-        with disk_errors("cached features", root):
-            partial = partial_folder(folder, name)
-            for view, ids in views.items():
-                _extract(partial, view, list(ids), load, encoder, runtime, batch)
-            for progress in partial.glob("*.done"):  # kept until all views are done, so that a finished view is not made again
-                progress.unlink()
-            commit_folder(partial, folder, {"key": name, "made_from": key, "channels": encoder.channels, "views": views})
-    runtime.barrier()
+    with disk_errors("cached features", root), making(folder, name, runtime) as partial:
+        if partial:
+            encoder = runtime.prepare(make_encoder().eval())
+            _extract(partial, [(v, row, i) for v, ids in views.items() for row, i in enumerate(ids)], load, encoder, runtime, batch)
+            runtime.barrier()
+            if runtime.is_main:
+                commit_folder(partial, folder, {"key": name, "made_from": key, "channels": encoder.channels, "views": views})
+            runtime.barrier()
     return folder
 
 
 @torch.inference_mode()
-def _extract(folder: Path, view: str, ids: list[str], load: Any, encoder: Any, runtime: Runtime, batch: int) -> None:
-    progress, path = folder / f"{view}.done", folder / f"{view}.npy"
-    done = read_json(progress) if progress.is_file() else 0
-    array = open_memmap(path, mode="r+") if done else None
-    for start in tqdm(range(done, len(ids), batch), desc=f"features: {view}", unit="batch", disable=not runtime.is_main):
-        images = np.stack([load(view, i) for i in ids[start : start + batch]])
+def _extract(folder: Path, items: list[Item], load: Any, encoder: Any, runtime: Runtime, batch: int) -> None:
+    def features(part: list[Item]) -> np.ndarray:
+        """float16 [B, h, w, C]"""
+        images = np.stack([load(view, i) for view, _, i in part])
         with runtime.autocast():
-            features = encoder(runtime.to_device(torch.from_numpy(images).permute(0, 3, 1, 2)))
-        if array is None:
-            channels, height, width = features.shape[1:]
-            array = open_memmap(path, mode="w+", dtype=np.float16, shape=(len(ids), height, width, channels))
-            with path.open("r+b") as file:  # claim the blocks now: a full disk is then an error here, not a crash in the middle
-                if hasattr(os, "posix_fallocate"):  # not on macOS
-                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        array[start : start + batch] = features.permute(0, 2, 3, 1).half().cpu().numpy()
-        write_json(progress, min(start + batch, len(ids)))
+            found = encoder(runtime.to_device(torch.from_numpy(images).permute(0, 3, 1, 2)))
+        return found.permute(0, 2, 3, 1).half().cpu().contiguous().numpy()
+
+    def pending() -> np.ndarray:
+        """Positions in ``items`` that are not done yet. Each process lists what it does in a file of its own; here they become one."""
+        lists = list(folder.glob(".done.*"))
+        if not lists:
+            _allocate(folder, items, features(items[:1]).shape[1:])
+        done = np.zeros(len(items), bool)
+        for path in lists:
+            data = path.read_bytes()
+            done[np.frombuffer(data[: len(data) // 4 * 4], np.uint32)] = True  # a full disk may have cut the last number short
+        np.flatnonzero(done).astype(np.uint32).tofile(folder / ".merged")
+        (folder / ".merged").replace(folder / ".done.0")
+        for path in lists:
+            if path.name != ".done.0":
+                path.unlink()
+        return np.flatnonzero(~done)
+
+    todo = runtime.from_main(pending)
+    mine = runtime.shard([todo[start : start + batch] for start in range(0, len(todo), batch)])
+    with ExitStack() as stack:
+        paths = {view: folder / f"{view}.npy" for view, _, _ in items}
+        first = {view: np.load(path, mmap_mode="r").offset for view, path in paths.items()}
+        # Written to rather than mapped, and opened for writing alone: on a network file system, processes of several machines may
+        # then write to both sides of a row's border. (Mode "wb" without the opener would empty the file.)
+        files = {view: stack.enter_context(open(path, "wb", opener=_write_only)) for view, path in paths.items()}
+        record = stack.enter_context((folder / f".done.{runtime.rank}").open("ab"))
+        for positions in tqdm(mine, desc="features", unit="batch", disable=not runtime.is_main):
+            part = [items[position] for position in positions]
+            for (view, row, _), values in zip(part, features(part), strict=True):
+                files[view].seek(first[view] + row * values.nbytes)
+                files[view].write(values)
+            for file in files.values():
+                file.flush()
+            record.write(positions.astype(np.uint32).tobytes())
+            record.flush()
+
+
+def _allocate(folder: Path, items: list[Item], shape: tuple[int, ...]) -> None:
+    """Create each view's file and claim its blocks: a full disk is then an error here, not a crash in the middle."""
+    for view, rows in Counter(view for view, _, _ in items).items():
+        path = folder / f"{view}.npy"
+        open_memmap(path, mode="w+", dtype=np.float16, shape=(rows, *shape))
+        with path.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _write_only(path: str, flags: int) -> int:
+    return os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from ncdss_lib.errors import RunError
+from ncdss_lib.models import feature_cache
 from ncdss_lib.models.feature_cache import FeatureCache, build_cache
 from ncdss_lib.pipeline import open_run
 from ncdss_lib.recipes import Compute
 from ncdss_lib.runtime import Runtime
+from ncdss_lib.store import fingerprint
 from tests.conftest import TINY_LAPTOP
 
 IDS = [f"image {i}" for i in range(10)]
@@ -54,6 +56,10 @@ def build(root: Path, runtime: Runtime, encoder: Tiny, key: object = "key", batc
     return build_cache(root, key, VIEWS, load, lambda: encoder, runtime, batch)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
 def check(folder: Path) -> None:
     cache, encoder = FeatureCache(folder), Tiny()
     assert cache.channels == (2, 3)
@@ -69,7 +75,7 @@ def test_cached_features_are_those_of_a_forward(tmp_path, runtime):
     encoder = Tiny()
     folder = build(tmp_path, runtime, encoder)
     check(folder)
-    assert encoder.seen == 16
+    assert encoder.seen == 17  # one image is seen twice: it tells the shape
     assert sorted(p.name for p in folder.iterdir()) == ["clean.npy", "flip.npy", "manifest.json"]
 
 
@@ -89,19 +95,36 @@ def test_a_finished_cache_needs_no_encoder(tmp_path, runtime):
     assert build(tmp_path, runtime, unused) == folder
     assert unused.seen == 0
     assert build(tmp_path, runtime, unused, key="another") != folder
-    assert unused.seen == 16
+    assert unused.seen == 17
 
 
-@pytest.mark.parametrize(("after", "left"), [(0, 16), (4, 12), (8, 8), (10, 6), (14, 2)])
-def test_an_interrupted_extraction_goes_on_where_it_stopped(tmp_path, runtime, after, left):
+@pytest.mark.parametrize(("after", "left"), [(0, 17), (1, 16), (5, 12), (9, 8), (13, 4)])
+@pytest.mark.parametrize("batch", [4, 3])
+def test_an_interrupted_extraction_goes_on_where_it_stopped(tmp_path, runtime, after, left, batch):
     broken, again = Tiny(), Tiny()
     broken.fail_after = after
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, runtime, broken)
     assert broken.seen == after
     assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]  # nothing that looks finished
-    check(build(tmp_path, runtime, again))
+    check(build(tmp_path, runtime, again, batch=batch))
     assert again.seen == left
+    assert [p.name for p in tmp_path.iterdir()] == [fingerprint("key")]
+
+
+def test_what_processes_that_are_no_more_have_done_is_kept_and_a_torn_record_is_not_believed(tmp_path, runtime):
+    broken = Tiny()
+    broken.fail_after = 9
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, runtime, broken)
+    partial = tmp_path / f".{fingerprint('key')}.partial"
+    record = (partial / ".done.0").read_bytes()
+    assert np.frombuffer(record, np.uint32).tolist() == list(range(8))
+    (partial / ".done.0").write_bytes(record[:16])  # four by process 0, two by process 7, and the first byte of a third
+    (partial / ".done.7").write_bytes(record[16:25])
+    again = Tiny()
+    check(build(tmp_path, runtime, again))
+    assert again.seen == 10
 
 
 def test_a_full_disk_is_found_before_the_work_and_leaves_nothing_half(tmp_path, runtime, monkeypatch):
@@ -114,8 +137,18 @@ def test_a_full_disk_is_found_before_the_work_and_leaves_nothing_half(tmp_path, 
         with pytest.raises(RunError, match="No space left on device.*NCDSS_CACHE") as caught:
             build(tmp_path, runtime, encoder)
     assert caught.value.exit_code == 1
-    assert encoder.seen == 4  # one batch, to know the shape
+    assert encoder.seen == 1  # to know the shape
     assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    check(build(tmp_path, runtime, Tiny()))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_disk_that_fills_up_in_the_middle_is_a_clear_error(tmp_path, runtime, monkeypatch):
+    """As on a file system that claims no blocks in advance."""
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache, "_write_only", lambda path, flags: os.open("/dev/full", os.O_WRONLY))
+        with pytest.raises(RunError, match="cached features cannot be written to .*: No space left on device"):
+            build(tmp_path, runtime, Tiny())
     check(build(tmp_path, runtime, Tiny()))
 
 
