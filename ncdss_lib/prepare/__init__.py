@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,13 +33,28 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item], text: 
     return results
 
 
+def writable(folder: Path) -> bool:
+    """Whether this user may write to a folder that is there; one that nobody may write to is respected by root as well."""
+    return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+
+
+def refuse_read_only(data_root: Path) -> None:
+    """Raise RunError for a folder that is there and not :func:`writable`."""
+    if data_root.exists() and not writable(data_root):
+        raise _refused(data_root, "it is read-only")
+
+
 @contextmanager
 def writing(data_root: Path) -> Iterator[None]:
     """What the disk refuses is a RunError that says what to do."""
     try:
         yield
     except OSError as error:
-        raise RunError(
-            f"{error.filename or data_root} cannot be written ({error.strerror or error}). Make room, or give a folder that may be "
-            "written to with --data-root (and name the one with the archives with --sources); then run the same command again."
-        ) from error
+        raise _refused(Path(error.filename or data_root), error.strerror or str(error)) from error
+
+
+def _refused(path: Path, reason: str) -> RunError:
+    return RunError(
+        f"{path} cannot be written ({reason}). Make room, or give a folder that may be written to with --data-root (and name the one with "
+        "the archives with --sources); then run the same command again."
+    )

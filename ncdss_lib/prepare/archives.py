@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 from tqdm.auto import tqdm
 
 from ncdss_lib.errors import InputError, NCDSSError, RunError
+from ncdss_lib.prepare import refuse_read_only
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def obtain(parts: Sequence[Part], data_root: Path, sources: Path, *, download: b
             f"{' and '.join(map(str, places))} for {wanted}. Put it there (from {', '.join(part.url for part in missing)}), "
             "name its folder with --sources, or fetch it with --download."
         )
+    if not all(folders):
+        refuse_read_only(data_root)
     for part in missing:
         fetch(part.url, sources / part.archive, part.md5)
     for i, part in enumerate(parts):

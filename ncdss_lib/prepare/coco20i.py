@@ -28,7 +28,7 @@ from ncdss_lib.data.coco20i import COCO_CLASSES, FOLDS, MASKS_NOTE, published_co
 from ncdss_lib.data.files import SALIENCY, list_files, opened, read_indices
 from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.labels import IGNORE
-from ncdss_lib.prepare import in_threads, writing
+from ncdss_lib.prepare import in_threads, refuse_read_only, writing
 from ncdss_lib.prepare.archives import Part, obtain
 from ncdss_lib.stages.clustering import write_labels
 from ncdss_lib.store import commit_folder, fingerprint, manifest, partial_folder
@@ -353,6 +353,7 @@ def _link_parts(data_root: Path, sources: Path, download: bool) -> None:
         for member in part.members:
             link = data_root / member
             if not link.exists():
+                refuse_read_only(data_root)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.unlink(missing_ok=True)  # a link that leads nowhere
                 link.symlink_to((folder / member).resolve())
@@ -381,6 +382,8 @@ def _refuse_foreign(data_root: Path, masks: Sequence[str]) -> None:
 def _draw(folder: Path, kind: str, pictures: Pictures, key: str) -> dict[str, tuple[int, ...]]:
     """Draw the masks of one kind that are not there yet; return the classes of each image, read back from those that are."""
     current = manifest(folder).get("key") == key
+    if not current:
+        refuse_read_only(folder.parent)
     into = folder if current else partial_folder(folder, key)
 
     def classes_of(item: tuple[str, Picture]) -> tuple[int, ...]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from ncdss_lib.data.files import SALIENCY, list_files, opened, read_indices, rea
 from ncdss_lib.data.pascal5i import FOLDS, MASKS, VOC_CLASSES, Pascal5i, published_counts
 from ncdss_lib.errors import InputError
 from ncdss_lib.labels import IGNORE
-from ncdss_lib.prepare import in_threads, writing
+from ncdss_lib.prepare import in_threads, refuse_read_only, writable, writing
 from ncdss_lib.prepare.archives import Part, obtain
 from ncdss_lib.stages.clustering import write_labels
 
@@ -132,6 +131,7 @@ def _build(data_root: Path, voc_folder: Path, sbd_folder: Path) -> tuple[Pascal5
         _link(photos[image_id].path, partial / "images" / f"{image_id}.jpg")
 
     own = {*voc_train, *val}
+    refuse_read_only(data_root)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         for name in MADE:
@@ -222,7 +222,7 @@ def _write_lists(sets: Path, lists: dict[int, dict[str, list[str]]]) -> str:
         if not (sets / f"fold{fold}" / f"{name}.txt").is_file() or (sets / f"fold{fold}" / f"{name}.txt").read_text().split() != ids
     ]
     note = f" In {sets}, {', '.join(other)} say something else than the masks; runs do not read them." if other else ""
-    if absent and not _writable(sets):
+    if absent and not writable(sets):
         return f"The lists of the folds were not written: {sets} is read-only. Runs do not need them." + note
     for fold in absent:
         partial = sets / f".fold{fold}.partial"
@@ -236,11 +236,6 @@ def _write_lists(sets: Path, lists: dict[int, dict[str, list[str]]]) -> str:
 
 def _write_list(path: Path, ids: list[str]) -> None:
     path.write_text("".join(f"{i}\n" for i in ids))
-
-
-def _writable(folder: Path) -> bool:
-    """Whether this user may write to a folder; one that nobody may write to is respected by root as well."""
-    return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _summary(data_root: Path, data: Pascal5i, lists: dict[int, dict[str, list[str]]], note: str) -> str:

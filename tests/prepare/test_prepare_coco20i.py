@@ -297,6 +297,17 @@ def test_an_interrupted_run_goes_on(root: Path, drawn: list[str], monkeypatch: p
     assert not any(".partial" in name for name in tree(root))
 
 
+def test_a_read_only_folder_is_told_to_root_too(root: Path) -> None:
+    before = tree(root)
+    root.chmod(0o555)
+    try:
+        with pytest.raises(RunError, match=rf"{root} cannot be written \(it is read-only\).*--data-root .*--sources"):
+            prepare(root)
+    finally:
+        root.chmod(0o755)
+    assert tree(root) == before
+
+
 @pytest.mark.parametrize("name", ["masks_published", "masks_complete", "sets"])
 def test_folders_of_others_are_not_replaced(root: Path, name: str) -> None:
     (root / name).mkdir()

@@ -387,6 +387,18 @@ def test_a_disk_that_refuses_is_a_run_error(raw: Path, out: Path, monkeypatch: p
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_read_only_folder_is_told_to_root_too(raw: Path, out: Path, packed: bool) -> None:
+    if packed:
+        pack_raw(raw, raw)
+    out.mkdir()
+    out.chmod(0o555)
+    with pytest.raises(RunError, match=rf"{out} cannot be written \(it is read-only\).*--data-root"):
+        prepare(out, sources=raw)
+    assert list(out.iterdir()) == []
+    out.chmod(0o755)
+
+
 # --- the real photos ------------------------------------------------------------------------------------------------------------
 
 
