@@ -1,10 +1,15 @@
-"""Folders that appear whole or not at all, fingerprints, and what a full disk says."""
+"""Folders that appear whole or not at all, made by one run at a time; fingerprints; what a full disk says."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +17,7 @@ from hypothesis import strategies as st
 
 from ncdss_lib import store
 from ncdss_lib.errors import RunError
+from tests.conftest import REPO
 
 
 def test_a_folder_appears_with_its_manifest_when_it_is_committed(tmp_path):
@@ -65,6 +71,113 @@ def test_until_the_commit_the_earlier_folder_stays(tmp_path):
     (store.partial_folder(tmp_path / "stage", "two") / "x.txt").write_text("half")
     assert (tmp_path / "stage" / "one.txt").read_text() == "one"
     assert store.manifest(tmp_path / "stage") == {"key": "one"}
+
+
+# --- one run at a time ------------------------------------------------------------------------------------------------------------------
+
+ALONE = SimpleNamespace(is_main=True, from_main=lambda function: function())
+MAKER = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from ncdss_lib import store
+
+folder, key, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+store.POLL = 0.05
+with store.making(folder, key, SimpleNamespace(is_main=True, from_main=lambda function: function())) as partial:
+    if partial:
+        with (partial / "log").open("a") as log:
+            log.write(key)
+        time.sleep(seconds)
+        store.commit_folder(partial, folder, {"key": key})
+print("made" if partial else "found")
+"""
+
+
+def maker(folder: Path, key: str = "k", seconds: float = 0.5) -> subprocess.Popen:
+    command = [sys.executable, "-c", MAKER, str(folder), key, str(seconds)]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def begun(folder: Path) -> None:
+    """Wait until a maker of ``folder`` is at work."""
+    deadline = time.monotonic() + 60
+    while not (folder.parent / f".{folder.name}.partial" / "log").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_of_processes_that_start_together_one_makes_and_the_others_wait_for_it(tmp_path):
+    folder = tmp_path / "run" / "stage"
+    makers = [maker(folder) for _ in range(3)]
+    ended = [(*process.communicate(timeout=60), process) for process in makers]
+    assert [process.returncode for *_, process in ended] == [0, 0, 0]
+    assert sorted(out.strip() for out, *_ in ended) == ["found", "found", "made"]
+    owner = next(process.pid for out, _, process in ended if out == "made\n")
+    waited = [err for out, err, _ in ended if out == "found\n" and err]
+    assert all(err.count(f"process {owner} on ") == 1 and f" is making {folder}; waiting for it." in err for err in waited)
+    assert (folder / "log").read_text() == "k"
+    assert sorted(p.name for p in folder.iterdir()) == ["log", "manifest.json"]
+    assert [p.name for p in folder.parent.iterdir()] == ["stage"]
+
+
+def test_whoever_waits_says_for_whom(tmp_path):
+    first = maker(tmp_path / "stage", seconds=3)
+    begun(tmp_path / "stage")
+    out, err = maker(tmp_path / "stage").communicate(timeout=60)
+    assert out == "found\n"
+    assert err.startswith(f"process {first.pid} on ")
+    assert first.wait(60) == 0
+
+
+def test_a_process_that_is_killed_frees_the_folder_and_what_it_did_is_kept(tmp_path):
+    first = maker(tmp_path / "stage", seconds=600)
+    begun(tmp_path / "stage")
+    second = maker(tmp_path / "stage")
+    time.sleep(0.5)
+    assert second.poll() is None
+    first.kill()
+    first.communicate()
+    assert second.communicate(timeout=60)[0] == "made\n"
+    assert (tmp_path / "stage" / "log").read_text() == "kk"
+    assert [p.name for p in tmp_path.iterdir()] == ["stage"]
+
+
+def test_after_the_wait_a_folder_with_another_key_is_made_again(tmp_path):
+    first = maker(tmp_path / "stage", "one", seconds=1)
+    begun(tmp_path / "stage")
+    assert maker(tmp_path / "stage", "two").communicate(timeout=60)[0] == "made\n"
+    assert first.wait(60) == 0
+    assert (tmp_path / "stage" / "log").read_text() == "two"
+
+
+def test_a_failure_frees_the_folder_and_keeps_what_was_done(tmp_path):
+    def fail(partial: Path) -> None:
+        (partial / "half").touch()
+        raise ValueError("half done")
+
+    with pytest.raises(ValueError, match="half done"), store.making(tmp_path / "stage", "k", ALONE) as partial:
+        fail(partial)
+    assert [p.name for p in tmp_path.iterdir()] == [".stage.partial"]
+    with store.making(tmp_path / "stage", "k", ALONE) as partial:
+        assert (partial / "half").exists()
+
+
+def test_for_a_current_folder_nothing_is_locked_or_written(tmp_path):
+    commit(tmp_path / "stage", "one")
+    with store.making(tmp_path / "stage", "one", ALONE) as partial:
+        assert partial is None
+        assert [p.name for p in tmp_path.iterdir()] == ["stage"]
+
+
+def test_a_machine_that_does_not_share_the_folder_is_told_so(tmp_path):
+    other = SimpleNamespace(is_main=False, from_main=lambda function: "ours")
+    with pytest.raises(RunError, match=r"does not see .*\.stage\.partial.*must share"), store.making(tmp_path / "stage", "k", other):
+        pass
+
+
+# --- fingerprints and errors ------------------------------------------------------------------------------------------------------------
 
 
 def test_fingerprints_are_stable_and_independent_of_the_order_of_keys():
