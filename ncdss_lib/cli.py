@@ -105,12 +105,14 @@ def build_parser() -> argparse.ArgumentParser:
         "evaluate", parents=[data, trained], formatter_class=shape, help="score a checkpoint",
         description="Score a checkpoint on the validation images under every protocol.",
     )  # fmt: skip
+    score.add_argument("--clusters", type=int, metavar="K", help="the number of clusters that is expected; without it the checkpoint's")
     score.add_argument("--out", metavar="FILE", help="write the scores there too, as JSON")
     see = verbs.add_parser(
         "predict", parents=[trained], formatter_class=shape, help="segment any pictures",
         description="Write a mask and an overlay for each picture, and a legend.",
     )  # fmt: skip
-    see.add_argument("--dataset", help="pascal5i or coco20i, for the class names of a released checkpoint")
+    see.add_argument("--dataset", help="for the class names of a released checkpoint or an unfinished run; else the run's report has them")
+    see.add_argument("--data-root", metavar="DIR", help="of a folder of your own images, whose classes an unfinished run has not written yet")
     see.add_argument("--images", metavar="DIR", required=True, help="a folder of pictures, or one picture")
     see.add_argument("--out", metavar="DIR", required=True, help="a new folder for the masks, overlays and legend")
 
@@ -239,12 +241,12 @@ def _prepare(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from ncdss_lib import trained
 
-    print(
-        trained.evaluate(
-            Path(options.checkpoint), options.dataset, options.data_root, options.fold, overrides=options.overrides, device=options.device,
-            network=options.network, out=options.out and Path(options.out),
-        )
+    scores = trained.evaluate(
+        Path(options.checkpoint), options.dataset, options.data_root, options.fold, overrides=options.overrides, device=options.device,
+        network=options.network, clusters=options.clusters, out=options.out and Path(options.out),
     )  # fmt: skip
+    if os.environ.get("RANK", "0") == "0":
+        print(trained.score_text(scores))
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -252,8 +254,8 @@ def _predict(options: argparse.Namespace) -> None:
 
     print(
         trained.predict(
-            Path(options.checkpoint), Path(options.images), Path(options.out), dataset=options.dataset, fold=options.fold,
-            overrides=options.overrides, device=options.device, network=options.network,
+            Path(options.checkpoint), Path(options.images), Path(options.out), dataset=options.dataset, data_root=options.data_root,
+            fold=options.fold, overrides=options.overrides, device=options.device, network=options.network,
         )
     )  # fmt: skip
 

@@ -125,7 +125,7 @@ class Run:
     def clusters(self) -> dict[str, int]:
         """K of each fine-tuned model."""
         novel = self.labels.num_novel
-        over = novel * self.recipe.clustering.over_clustering
+        over = self.recipe.clustering.num_clusters or novel * self.recipe.clustering.over_clustering
         return {"basic": novel, "basic_oc": over, "eums": over}
 
     def new_segmenter(self, clusters: int, *, seed: int) -> Segmenter:

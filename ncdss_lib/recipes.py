@@ -115,6 +115,7 @@ class Clustering(_Section):
     whiten: bool = _field(True, "scale the principal components to unit variance")
     n_init: int = _field(10, "k-means restarts", ge=1)
     over_clustering: int = _field(2, "clusters per novel class for basic_oc and eums", ge=1)
+    num_clusters: int | None = _field(None, "K of basic_oc and eums itself; null: over_clustering times the novel classes", ge=2)
     uncertain_label: Literal[0, 255] = _field(
         0, "label of non-salient pixels that the base model takes for a base class without confidence: background, or ignored"
     )

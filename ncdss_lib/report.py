@@ -206,7 +206,7 @@ def class_table(paths: Iterable[str | Path], protocol: str = "published") -> pd.
     values = pd.DataFrame(rows).astype({"iou": float})
     found = {
         f"{name} (novel)" if novel else name: {title: percent(of[of["model"] == m]["iou"]) for m, title in TITLES.items()}
-        for (novel, name), of in values.groupby(["novel", "name"])
+        for (novel, name), of in values.sort_values("novel", kind="stable").groupby(["novel", "name"], sort=False)
     }
     return pd.DataFrame.from_dict(found, orient="index").replace("not run", "-")
 
@@ -263,7 +263,7 @@ def report_tables(paths: Iterable[str | Path], protocol: str = "published") -> s
     for (dataset, recipe), table in everything.groupby(["dataset", "recipe"]):
         runs = table[["fold", "seed"]].drop_duplicates()
         parts += [
-            f"## {dataset}, {recipe} recipe: {len(runs)} runs (mean ± standard deviation)",
+            f"## {dataset}, {recipe} recipe: {len(runs)} run{'s' * (len(runs) > 1)} (mean ± standard deviation)",
             caution(table),
             f"Novel mIoU, % ({PROTOCOLS[protocol]})",
             _markdown(novel_table(table, protocol)),

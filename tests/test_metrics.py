@@ -144,9 +144,16 @@ def test_published_is_hungarian_for_k_equal_n_and_argmax_iou_above():
             assert match_clusters(confusion, LABELS, "published").tolist() == match_clusters(confusion, LABELS, rule).tolist()
 
 
-def test_published_refuses_fewer_clusters_than_classes():
-    with pytest.raises(ValueError, match="at least as many clusters as novel classes, got 1 < 2"):
-        match_clusters(np.zeros((6, 5), np.int64), LABELS, "published")
+def test_with_fewer_clusters_than_classes_each_cluster_has_a_class_of_its_own():
+    """The released code refuses K < N; a small number of images may not allow more."""
+    labels = LabelSpace(tuple("abcde"), (2, 4, 5))
+    confusion = np.zeros((6, 5), np.int64)
+    confusion[3:, 3:] = [[5, 4], [9, 1], [0, 3]]  # three novel classes, two clusters
+    found = score(confusion, labels)
+    assert found.cluster_to_class == {1: "d", 2: "e"} or found.cluster_to_class == {1: "d", 2: "b"}
+    assert sum(c is not None for c in found.cluster_to_class.values()) == 2
+    matched = set(found.cluster_to_class.values())
+    assert [found.per_class[name] for name in ("b", "d", "e") if name not in matched] == [0.0]
 
 
 def test_unknown_rule_is_refused():
