@@ -93,7 +93,7 @@ def test_a_class_that_is_novel_in_one_fold_and_base_in_another_has_two_rows(two_
     path = write(two_runs, 1, 0, {"basic": 0.9, "basic_oc": 0.9, "eums": 0.9})
     path.write_text(path.read_text().replace('{"base": ["cat"], "novel": ["dog"]}', '{"base": ["dog"], "novel": ["cat"]}'))
     table = report.class_table([two_runs])
-    assert list(table.index) == ["cat", "dog", "cat (novel)", "dog (novel)"]
+    assert list(table.index) == ["cat", "dog", "dog (novel)", "cat (novel)"]
     assert table.loc["dog", "EUMS"] == "90.0"
     assert table.loc["dog (novel)", "EUMS"] == "34.0 ± 2.8"
 
