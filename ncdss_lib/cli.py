@@ -112,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write a mask and an overlay for each picture, and a legend.",
     )  # fmt: skip
     see.add_argument("--dataset", help="for the class names of a released checkpoint or an unfinished run; else the run's report has them")
-    see.add_argument("--data-root", metavar="DIR", help="of a folder of your own images, whose classes an unfinished run has not written yet")
+    see.add_argument("--data-root", metavar="DIR", help="of your own images, whose classes an unfinished run does not tell")
     see.add_argument("--images", metavar="DIR", required=True, help="a folder of pictures, or one picture")
     see.add_argument("--out", metavar="DIR", required=True, help="a new folder for the masks, overlays and legend")
 
@@ -165,6 +165,10 @@ def _fail(message: str, debug: bool, status: int) -> int:
     if debug:
         traceback.print_exc()
     print(f"ncdss: {message}", file=sys.stderr)
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from ncdss_lib.runtime import report_failure
+
+        report_failure(sys.exception())
     return status
 
 

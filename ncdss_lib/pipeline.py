@@ -38,8 +38,8 @@ from ncdss_lib.store import (
     commit_folder,
     disk_errors,
     fingerprint,
+    making,
     manifest,
-    partial_folder,
     read_json,
     runs_root,
     write_json,
@@ -195,15 +195,13 @@ class Run:
         self.skipped[stage] = False
         views = self.views  # features are extracted outside the stage's own time
         assert views is not None
-        started = time.perf_counter()
-        _reset_peak_memory(self.runtime.device)
         key = self.key(stage)
-        with disk_errors(f"stage {stage}", self.folder):
-            self.runtime.barrier()
-            if self.runtime.is_main:
-                partial = partial_folder(folder, key)
-            self.runtime.barrier()
-            partial = folder.with_name(f".{folder.name}.partial")
+        with disk_errors(f"stage {stage}", self.folder), making(folder, key, self.runtime) as partial:
+            if partial is None:  # another process made it meanwhile
+                self.skipped[stage] = True
+                return folder
+            started = time.perf_counter()
+            _reset_peak_memory(self.runtime.device)
             numbers = _ALL[stage].compute(self, partial)
             self.runtime.barrier()
             if self.runtime.is_main:
