@@ -26,7 +26,7 @@ from ncdss_lib.data import open_dataset
 from ncdss_lib.data.base import SegmentationData, Splits, label_space, make_splits, read_truth
 from ncdss_lib.data.views import VIEW_NAMES, FeatureViews, ImageViews, Views, feature_cache_key, load_view
 from ncdss_lib.errors import InputError, nearest
-from ncdss_lib.labels import LabelSpace
+from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.models.encoders import Encoder, weights_stamp
 from ncdss_lib.models.feature_cache import FeatureCache, build_cache
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
@@ -135,7 +135,9 @@ class Run:
         return self.runtime.prepare(model)  # type: ignore[return-value]
 
     def truth(self, image_id: str, *, hide_novel: bool = False) -> np.ndarray:
-        """Ground truth of an image in contiguous ids, uint8 [H, W]."""
+        """Ground truth of an image in contiguous ids, uint8 [H, W]; all 255 where nobody knows it (unlabelled images of one's own)."""
+        if not self.data.has_truth(image_id):
+            return np.full(self.data.image(image_id).shape[:2], IGNORE, np.uint8)
         return read_truth(self.data, self.labels, image_id, hide_novel=hide_novel)
 
     def training_config(self, model: str) -> Training:

@@ -177,7 +177,7 @@ def test_run_writes_a_report_and_prints_the_tables_and_report_prints_them_again(
     assert "69.79" not in table  # the paper's value of another fold
     assert "60.11" in table
     assert main(["report", str(out / "report.json"), "--protocol", "majority"]) == 0
-    assert "matching: majority" in capsys.readouterr().out
+    assert "(majority vote)" in capsys.readouterr().out
     assert "unknown protocol 'best'" in fails(capsys, 2, "report", str(out), "--protocol", "best")
 
 

@@ -47,8 +47,8 @@ def one_per_class(run: Run, ids: Iterable[str], class_ids: Sequence[int], count:
     presence, ids = run.data.presence(), list(ids)
     queues: list[list[str]] = []
     for c in class_ids:
-        holding = thin([i for i in ids if c in presence[i]], 12)
-        queues.append(sorted(holding, key=lambda i, c=c: -float((run.data.mask(i) == c).mean())))  # type: ignore[misc]
+        holding, label = thin([i for i in ids if c in presence[i]], 12), run.labels.names.index(run.labels.classes[c - 1])
+        queues.append(sorted(holding, key=lambda i, label=label: -float((run.truth(i) == label).mean())))  # type: ignore[misc]
     chosen: list[str] = []
     for rank in range(max(map(len, queues), default=0)):
         chosen += [queue[rank] for queue in queues if rank < len(queue) and queue[rank] not in chosen]

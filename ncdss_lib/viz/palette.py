@@ -103,6 +103,8 @@ def _look(labels: LabelSpace, names: tuple[str, ...], clusters: int = 0) -> Look
 def paint(image: np.ndarray, label_map: np.ndarray, look: Look, opacity: float = 0.7) -> np.ndarray:
     """Labels over the image in grey; the background shows the image, ignored pixels are white, clusters are striped.
 
+    An image of which nothing is known (all ignored) is shown as it is.
+
     Args:
         image: uint8 [H, W, 3].
         label_map: uint8 [H, W].
@@ -110,6 +112,8 @@ def paint(image: np.ndarray, label_map: np.ndarray, look: Look, opacity: float =
     Returns:
         uint8 [H, W, 3].
     """
+    if (label_map == IGNORE).all():
+        return image
     grey = np.repeat(image.mean(2, keepdims=True), 3, 2) * 0.75 + 255 * 0.2
     height, width = label_map.shape
     rows, columns = np.mgrid[:height, :width]

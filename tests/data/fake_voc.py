@@ -91,3 +91,25 @@ def _save(root: Path, image_id: str, fake: FakeImage) -> None:
     mask.save(root / "SegmentationClassAug" / f"{image_id}.png")
     if fake.saliency is not None:
         Image.fromarray(fake.saliency.astype(np.uint8)).save(root / "saliency_supervised_model" / f"{image_id}.png")
+
+
+def make_fake_folder(root: Path, fakes: dict[str, FakeImage], *, val: bool = True) -> None:
+    """The same pictures as a folder of one's own: the classes of fold 0 (1..5) are novel and nobody knows them, 6..20 are base 1..15."""
+    for folder in ("images", "masks", "unlabelled", "saliency_supervised_model", *(("val/images", "val/masks") if val else ())):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.txt").write_text("".join(f"class {c}\n" for c in range(6, CLASSES + 1)))
+    for image_id, fake in fakes.items():
+        novel = (fake.mask >= 1) & (fake.mask <= 5)
+        mask = np.where(novel | (fake.mask == IGNORE), IGNORE, fake.mask.astype(int) - 5 * (fake.mask > 5)).astype(np.uint8)
+        if image_id.startswith("2008"):
+            folder = "val/images" if val else None
+        else:
+            folder = "unlabelled" if novel.any() else "images"
+        if folder is None:
+            continue
+        Image.fromarray(fake.image).save(root / folder / f"{image_id}.jpg", quality=95)
+        if folder == "unlabelled":
+            if fake.saliency is not None:
+                Image.fromarray(fake.saliency.astype(np.uint8)).save(root / "saliency_supervised_model" / f"{image_id}.png")
+        else:
+            Image.fromarray(mask).save(root / folder.replace("images", "masks") / f"{image_id}.png")

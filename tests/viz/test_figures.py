@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from ncdss_lib.inference import load_model
 from ncdss_lib.metrics import UNMATCHED, score
 from ncdss_lib.pipeline import Run, open_run
 from ncdss_lib.stages.evaluation import confusion_on_val
 from ncdss_lib.viz import artefacts, figures, percent, run_table, say, show_source, table, widgets
-from tests.data.fake_voc import make_fake_voc
+from tests.data.fake_voc import make_fake_folder, make_fake_voc
 
 TINY = [
     "data.size=64", "data.target_size=16", "evaluation.size=64", "model.weights=none", "model.head_channels=16",
@@ -23,23 +24,34 @@ TINY = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
-    """All stages on 72 fake images; training is too short to learn anything."""
+def runs(tmp_path_factory) -> dict[str, Run]:
+    """All stages on 72 fake images, as PASCAL-5i and as a folder of one's own without truth; training is too short to learn anything."""
     root = tmp_path_factory.mktemp("viz")
+    made = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NCDSS_CACHE", str(root / "cache"))
-        make_fake_voc(root / "voc", train=72, val=8)
-        run = open_run("pascal5i", str(root / "voc"), 0, 0, "laptop", str(root / "run"), TINY, device="cpu")
-        run.write_report()
-        assert run.views
-    return run
+        fakes = make_fake_voc(root / "pascal5i", train=72, val=8)
+        make_fake_folder(root / "folder", fakes)
+        for dataset, more in (("pascal5i", []), ("folder", ["data.num_novel=5"])):
+            run = open_run(dataset, str(root / dataset), 0, 0, "laptop", str(root / "run" / dataset), [*TINY, *more], device="cpu")
+            run.write_report()
+            assert run.views
+            made[dataset] = run
+    return made
+
+
+@pytest.fixture(scope="module")
+def run(runs) -> Run:
+    return runs["pascal5i"]
+
+
+def confusions_of(run: Run) -> dict[str, np.ndarray]:
+    return {name: confusion_on_val(run, load_model(run, name), 64) for name in ("basic", "basic_oc")}
 
 
 @pytest.fixture(scope="module")
 def confusions(run) -> dict[str, np.ndarray]:
-    from ncdss_lib.inference import load_model
-
-    return {name: confusion_on_val(run, load_model(run, name), 64) for name in ("basic", "basic_oc")}
+    return confusions_of(run)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------------------------
@@ -74,9 +86,10 @@ FIGURES = {
 }
 
 
+@pytest.mark.parametrize("dataset", ["pascal5i", "folder"])
 @pytest.mark.parametrize("name", FIGURES)
-def test_it_draws(name, run, confusions):
-    figure = FIGURES[name](run, confusions)
+def test_it_draws_also_where_nobody_knows_the_truth(name, dataset, runs):
+    figure = FIGURES[name](runs[dataset], confusions_of(runs[dataset]))
     assert isinstance(figure, Figure)
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert figure.get_facecolor() == (1, 1, 1, 1)  # readable on a dark page too
