@@ -182,7 +182,7 @@ def evaluate(
         of both halves of the images at ``size`` pixels, and of all at original size, rows truth, columns prediction.
 
     Raises:
-        InputError: see :func:`open_trained`; fewer clusters than novel classes; no validation images; ``out`` is a folder.
+        InputError: see :func:`open_trained`; no validation images; ``out`` is a folder.
     """
     if out is not None and out.is_dir():
         raise InputError(f"--out {out} is a folder. Expected a file name for the scores, e.g. {out / 'scores.json'}.")
@@ -190,11 +190,6 @@ def evaluate(
         checkpoint, dataset=dataset, data_root=data_root, fold=fold, overrides=overrides, device=device, network=network, clusters=clusters
     )
     labels, recipe = trained.labels, _without_selection(trained.recipe)
-    if 0 < trained.clusters < labels.num_novel:
-        raise InputError(
-            f"{trained.checkpoint.path} has {trained.clusters} clusters, fewer than the {labels.num_novel} novel classes of {dataset} fold "
-            f"{fold}: no matching covers them. Check --dataset and --fold."
-        )
     data = open_dataset(dataset, data_root, cache_root(), recipe.data, needs_saliency=False)
     if not data.val_ids:
         raise InputError(f"{dataset} has no validation images to score on ({data.masks_note}). Add some, or use `ncdss predict`.")
