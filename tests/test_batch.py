@@ -1,14 +1,23 @@
-"""Papermill as the executor, on tiny notebooks: parameters, failures, skipping, time limits, the grid."""
+"""Papermill as the executor, on tiny notebooks: parameters, failures, skipping, time limits, the grid, here and as submitted jobs."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from ncdss_lib import batch
 from ncdss_lib.errors import InputError, RunError
+from ncdss_lib.store import read_json
+from tests.conftest import TINY_LAPTOP
 
 PARAMETERS = 'fold: int = 0  # 0..3\ndata_root: str | None = None\noverrides: list = []\nname: str = "x"'
 
@@ -202,22 +211,236 @@ def test_a_failing_run_stops_no_other_and_is_listed(tmp_path, children):
         ({"folds": []}, "at least one number"),
         ({"seeds": [1, 1]}, "without repetition"),
         ({"jobs": 0}, "--jobs must be at least 1"),
+        ({"submit": "slrum"}, "--submit 'slrum': did you mean 'slurm'"),
+        ({"submit": "local", "jobs": 2}, "--jobs counts runs on this machine"),
+        ({"submit_options": {"timeout_min": 5}}, "--submit-option needs --submit"),
+        ({"submit": "local", "submit_options": {"timeout_minutes": 5}}, "Unknown executor 'timeout' in parameter 'timeout_minutes'"),
+        ({"submit": "local", "submit_options": {"slurm_partitoin": "gpu"}}, "slurm_partitoin.*Valid arguments: .*partition"),
+        ({"submit": "local", "submit_options": {"timeout_min": "long"}}, '"timeout_min" expected type.*long'),
+        ({"submit": "local", "submit_options": {"tasks_per_node": 4}}, "nodes and tasks_per_node are 1"),
+        ({"submit": "local", "submit_options": {"max_num_timeout": "often"}}, "max_num_timeout='often'"),
+        ({"submit": "local", "submit_options": {"slurm_time": 60}}, "as timeout_min instead"),
         ({"recipe": "labtop"}, "laptop"),
         ({"overrides": ["eums.epoch=1"]}, "epochs"),
     ],
 )
 def test_wrong_options_start_nothing(tmp_path, children, options, message):
     with pytest.raises(InputError, match=message):
-        batch.reproduce(out=tmp_path, **options)
+        batch.reproduce(out=tmp_path / "runs", **options)
+    assert not children[0]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_torchrun_is_refused_and_so_is_slurm_where_there_is_none(tmp_path, children, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="--submit slurm: Could not detect .srun.*--jobs"):
+        batch.reproduce(out=tmp_path, submit="slurm")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="without torchrun"):
+        batch.reproduce(out=tmp_path)
     assert not children[0]
 
 
 def test_a_child_process_hands_its_error_back(tmp_path):
     job = batch.Job("toyscenes", None, 99, 0, "laptop", str(tmp_path / "run"), ())
-    error = batch._child(job, 60.0, "cpu", 1, tmp_path / "log")
+    error = batch._child(job, 60.0, batch._environment("cpu", 1), tmp_path / "log")
     assert isinstance(error, InputError)
     assert "fold 99" in str(error)
     assert "Traceback" in (tmp_path / "log").read_text()
+
+
+# --- CUDA devices -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "device", "expected"),
+    [
+        (None, 2, "auto", ["0", "1"]),
+        ("3,5", 2, "cuda", ["3", "5"]),
+        ("GPU-a,GPU-b", 2, "auto", ["GPU-a", "GPU-b"]),
+        ("0,7", 1, "auto", ["0"]),  # there is no 7
+        ("", 0, "auto", []),
+        (None, 0, "auto", []),
+        (None, 2, "cpu", []),
+    ],
+)
+def test_visible_devices_are_named_as_the_environment_names_them(monkeypatch, visible, count, device, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert batch.cuda_devices(device) == expected
+
+
+@pytest.fixture
+def environments(tmp_path, monkeypatch):
+    """Children that only write down their environment; two of them on one device at a time fail."""
+    seen = tmp_path / "environments"
+    seen.mkdir()
+    python = tmp_path / "python"
+    device = f'"{seen}/on $CUDA_VISIBLE_DEVICES"'
+    python.write_text(f'#!/bin/sh\nmkdir {device} || exit 3\nenv > "{seen}/$$.env"\nsleep 0.3\nrmdir {device}\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    return lambda: [dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line) for path in seen.glob("*.env")]
+
+
+def test_by_default_there_are_as_many_runs_at_a_time_as_devices_each_with_one_of_its_own(tmp_path, environments):
+    batch.reproduce(folds=[0, 1, 2], seeds=[0, 1], out=tmp_path / "runs")
+    found = environments()
+    assert len(found) == 6
+    assert {one["CUDA_VISIBLE_DEVICES"] for one in found} == {"GPU-a", "GPU-b"}
+    assert {one["OMP_NUM_THREADS"] for one in found} == {str(max(1, (os.cpu_count() or 1) // 2))}
+    assert {one["NCDSS_DEVICE"] for one in found} == {"auto"}
+
+
+@pytest.mark.parametrize("options", [{"jobs": 1}, {"device": "cpu"}])
+def test_one_run_at_a_time_sees_all_devices(tmp_path, environments, options):
+    batch.reproduce(folds=[0, 1], out=tmp_path / "runs", **options)
+    assert [(one["CUDA_VISIBLE_DEVICES"], "OMP_NUM_THREADS" in one) for one in environments()] == [("GPU-a,GPU-b", False)] * 2
+
+
+def test_more_jobs_than_devices_share_them(tmp_path, environments):
+    """The children of this test refuse to share, so two of four at once fail."""
+    with pytest.raises(RunError, match="2 of 4 runs failed:\n.*: the process ended with status 3, see .*reproduce.log"):
+        batch.reproduce(folds=[0, 1, 2, 3], out=tmp_path / "runs", jobs=4)
+
+
+# --- submitted jobs ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_options_of_a_submission():
+    texts = ["timeout_min=600", "slurm_partition=gpu", "slurm_exclusive=true", 'slurm_setup=["a=b"]', "slurm_comment=12:00:00"]
+    assert batch.parse_options(texts) == {
+        "timeout_min": 600, "slurm_partition": "gpu", "slurm_exclusive": True, "slurm_setup": ["a=b"], "slurm_comment": "12:00:00",
+    }  # fmt: skip
+    with pytest.raises(InputError, match="'gpu' is not of the form key=value"):
+        batch.parse_options(["gpu"])
+    with pytest.raises(InputError, match="name is given twice"):
+        batch.parse_options(["name=a", "name=b"])
+
+
+def test_slurm_is_told_every_option(tmp_path, monkeypatch):
+    srun = tmp_path / "srun"
+    srun.touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    options = {"timeout_min": 90, "cpus_per_task": 6, "mem_gb": 40, "slurm_partition": "gpu", "slurm_additional_parameters": {"qos": "low"}}
+    made = batch.executor(tmp_path / "run", "slurm", options, "auto", "ncdss-x")
+    text = made._executor._make_submission_file_text("command", "id")
+    for line in (
+        "time=90",
+        "cpus-per-task=6",
+        "mem=40GB",
+        "partition=gpu",
+        "qos=low",
+        "gpus-per-node=1",
+        "job-name=ncdss-x",
+        "signal=USR2@90",
+    ):
+        assert f"#SBATCH --{line}\n" in text
+    assert made._executor.max_num_timeout == 10
+    plain = batch.executor(tmp_path / "run", "slurm", {"max_num_timeout": 2}, "cpu")
+    assert plain.parameters["time"] == 24 * 60
+    assert "gpus-per-node=0" in plain._executor._make_submission_file_text("command", "id")
+    assert plain._executor.max_num_timeout == 2
+
+
+ALL_PARAMETERS = """dataset: str = "toyscenes"
+data_root: str | None = None
+fold: int = 0
+seed: int = 0
+recipe: str = "laptop"
+out: str | None = None
+overrides: list = []"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project of its own whose only notebook a test writes; its processes import this copy of the library."""
+    root = tmp_path / "project"
+    shutil.copytree(batch.PACKAGE, root / "ncdss_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "_toc.yml").touch()
+    monkeypatch.setattr(batch, "notebooks", lambda: [root / "notebooks" / "01_small.ipynb"])
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.chdir(root)
+    return root
+
+
+def test_submitted_runs_leave_what_local_ones_leave_and_their_errors_are_collected(project, voc):
+    write_notebook(
+        project / "notebooks" / "01_small.ipynb",
+        "from ncdss_lib.pipeline import open_run",
+        "open_run(dataset, data_root, fold, seed, recipe, out, overrides).write_report()",
+        parameters=ALL_PARAMETERS,
+    )
+    with pytest.raises(InputError, match=r"1 of 2 runs failed:\n  pascal5i fold 9 seed 0 laptop: .*fold 9"):
+        batch.reproduce("pascal5i", voc, [0, 9], overrides=TINY_LAPTOP, out="grid", device="cpu", submit="local")
+    run = project / "grid" / "pascal5i" / "fold0" / "laptop" / "seed0"
+    assert read_json(run / "report.json")["fold"] == 0
+    assert (run / "notebooks" / "01_small.ipynb").exists()
+    assert "Job completed successfully" in next((run / "notebooks" / "submitit").glob("*_log.out")).read_text()
+    assert "fold 9" in (project / "grid" / "pascal5i" / "fold9" / "laptop" / "seed0" / "notebooks" / "reproduce.log").read_text()
+
+
+def process_of(folder: Path) -> int | None:
+    """The process of submitit that executes a run."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        words = path.read_bytes().decode(errors="replace").split("\0") if path.exists() else []
+        if "submitit.core._submit" in words and str(folder) in words:
+            return int(path.parent.name)
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the process by its command in /proc")
+def test_a_preempted_run_is_submitted_again_and_goes_on(project, voc):
+    write_notebook(
+        project / "notebooks" / "01_small.ipynb",
+        "import os, time\nfrom pathlib import Path",
+        "attempts = Path(out) / 'attempts'\nwith attempts.open('a') as file: file.write(f'{os.getpid()}\\n')",
+        "if len(attempts.read_text().split()) == 1: time.sleep(600)",
+        "(Path(out) / 'report.json').write_text('{}')",
+        parameters=ALL_PARAMETERS,
+    )
+    out = project / "run"
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(batch.reproduce, "pascal5i", voc, overrides=TINY_LAPTOP, out=out, device="cpu", submit="local")
+        deadline = time.monotonic() + 120
+        while not (out / "attempts").exists():
+            assert time.monotonic() < deadline
+            assert not future.done(), future.result()
+            time.sleep(0.1)
+        first = process_of(out / "notebooks" / "submitit")
+        assert first
+        os.kill(first, signal.SIGUSR2)  # as a cluster does before it takes the machine away
+        assert future.result(timeout=120) == [out]
+    kernels = [int(pid) for pid in (out / "attempts").read_text().split()]
+    assert len(kernels) == 2
+    assert not Path(f"/proc/{kernels[0]}").exists()
+    assert (out / "report.json").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the process by its command in /proc")
+def test_a_job_that_is_killed_is_a_run_error_that_says_where_its_log_is(project, voc, monkeypatch):
+    write_notebook(project / "notebooks" / "01_small.ipynb", "import time; time.sleep(600)", parameters=ALL_PARAMETERS)
+    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 0)
+    out = project / "run"
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(batch.reproduce, "pascal5i", voc, overrides=TINY_LAPTOP, out=out, device="cpu", submit="local")
+        deadline = time.monotonic() + 120
+        while not (started := process_of(out / "notebooks" / "submitit")) or not (below := children_of(started)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        for pid in (started, *below):
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(RunError, match=r"job \d+ ended without a result \(out of memory, cancelled or killed\?\). See .*_log.err"):
+            future.result(timeout=120)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 # --- where the notebooks are ------------------------------------------------------------------------------------------------------------
