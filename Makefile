@@ -5,7 +5,7 @@ FOLDS     ?= 0
 SEEDS     ?= 0
 RECIPE    ?= laptop
 OVERRIDES ?=
-JOBS      ?= 1
+JOBS      ?=
 PYTHON    ?= python3
 VENV      ?= .venv
 
@@ -34,7 +34,7 @@ env: $(STAMP) ## the environment in .venv
 
 reproduce: env ## the pipeline through papermill on DATASET, FOLDS, SEEDS, RECIPE, then the book
 	$(BIN)/ncdss reproduce --dataset $(DATASET) $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)') --folds $(FOLDS) --seeds $(SEEDS) \
-	    --recipe $(RECIPE) --jobs $(JOBS) $(foreach o,$(OVERRIDES),--set '$(o)')
+	    --recipe $(RECIPE) $(if $(JOBS),--jobs $(JOBS)) $(foreach o,$(OVERRIDES),--set '$(o)')
 	@$(MAKE) --no-print-directory book
 
 # A failed build forgets its state: Sphinx reports the warnings of a page only when it reads that page.

@@ -74,7 +74,12 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     grid.add_argument("--folds", type=int, nargs="+", default=[0], help="folds of the grid")
     grid.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the grid")
-    grid.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    grid.add_argument("--jobs", type=int, help="runs at a time on this machine; without it one per CUDA device, or one")
+    grid.add_argument("--submit", metavar="CLUSTER", help="give the runs to a cluster: slurm (or local, to try it on this machine)")
+    grid.add_argument(
+        "--submit-option", metavar="KEY=VALUE", action="append", default=[], dest="submit_options",
+        help="of the cluster's jobs, such as slurm_partition=gpu or timeout_min=1440 (repeatable)",
+    )  # fmt: skip
     grid.add_argument("--timeout", type=float, default=3600.0, help="seconds that a cell may take; 0 for no limit")
 
     prepare = verbs.add_parser("prepare", help="data as the pipeline reads it", description="Make or verify a data set's folder.")
@@ -195,7 +200,7 @@ def _run(options: argparse.Namespace) -> None:
 def _reproduce(options: argparse.Namespace) -> None:
     if options.debug:
         os.environ["NCDSS_DEBUG"] = "1"
-    from ncdss_lib.batch import reproduce
+    from ncdss_lib.batch import parse_options, reproduce
     from ncdss_lib.data import open_dataset
     from ncdss_lib.data.base import label_space
     from ncdss_lib.recipes import load_recipe
@@ -207,7 +212,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         label_space(data, fold)
     folders = reproduce(
         options.dataset, options.data_root, options.folds, options.seeds, options.recipe, options.overrides, options.out, options.device,
-        options.jobs, options.timeout or None,
+        options.jobs, options.timeout or None, options.submit, parse_options(options.submit_options),
     )  # fmt: skip
     print(report_tables(folders))
 

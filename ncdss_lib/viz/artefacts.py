@@ -160,17 +160,19 @@ def read_splits(folder: Path) -> pd.DataFrame:
 def best_and_worst(run: Run, model: str, confusion: np.ndarray, count: int = 3) -> tuple[list[str], list[str]]:
     """Validation images with the greatest and the smallest share of rightly labelled novel pixels, clusters matched as published.
 
+    Where the truth of no image is novel (images of one's own), of all labelled pixels.
+
     Args:
         confusion: the model's confusion matrix, for the matching.
     """
     first, mapping = 1 + run.labels.num_base, match_clusters(confusion, run.labels, "published")
-    shares: dict[str, float] = {}
+    lowest, shares = first if confusion[first:].any() else 0, {}
     for batch, logits in predict(run, load_model(run, model), run.splits.val, run.recipe.data.target_size):
         for i, label in zip(batch, logits.argmax(1).cpu().numpy(), strict=True):
             truth = resize_labels(run.truth(i), label.shape)
-            novel = (truth >= first) & (truth != IGNORE)
-            if novel.mean() > 0.01:
-                shares[i] = float((to_classes(label, mapping, run.labels.num_base) == truth)[novel].mean())
+            counted = (truth >= lowest) & (truth != IGNORE)
+            if counted.mean() > 0.01:
+                shares[i] = float((to_classes(label, mapping, run.labels.num_base) == truth)[counted].mean())
     order = sorted(shares, key=lambda i: -shares[i])
     best = order[:count]
     return best, [i for i in order[-count:] if i not in best]
