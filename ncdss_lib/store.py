@@ -154,7 +154,7 @@ def disk_errors(what: str, folder: Path) -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "No space left on device"
         raise RunError(
             f"{what} cannot be written to {folder}: {reason}. Make room or choose another place (--out, $NCDSS_RUNS, $NCDSS_CACHE) "
-            "and run the same command again; finished stages are kept."
+            "and run the same command again; what is finished is kept."
         ) from error
 
 

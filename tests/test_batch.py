@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -394,8 +395,13 @@ def process_of(folder: Path) -> int | None:
     return None
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the process by its command in /proc")
-def test_a_preempted_run_is_submitted_again_and_goes_on(project, voc):
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes by their command in /proc")
+def test_a_preempted_run_is_submitted_again_and_a_killed_one_is_a_run_error_that_names_its_log(project, voc, monkeypatch):
+    """Of two runs, seed 0 gets the signal that a cluster sends before it takes a machine away; seed 1 is killed."""
     write_notebook(
         project / "notebooks" / "01_small.ipynb",
         "import os, time\nfrom pathlib import Path",
@@ -404,43 +410,32 @@ def test_a_preempted_run_is_submitted_again_and_goes_on(project, voc):
         "(Path(out) / 'report.json').write_text('{}')",
         parameters=ALL_PARAMETERS,
     )
-    out = project / "run"
+    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 0)
+    preempted, killed = (project / "grid" / "pascal5i" / "fold0" / "laptop" / f"seed{seed}" for seed in range(2))
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(batch.reproduce, "pascal5i", voc, overrides=TINY_LAPTOP, out=out, device="cpu", submit="local")
-        deadline = time.monotonic() + 120
-        while not (out / "attempts").exists():
+        future = pool.submit(
+            batch.reproduce, "pascal5i", voc, seeds=[0, 1], overrides=TINY_LAPTOP, out=project / "grid", device="cpu", submit="local"
+        )
+        deadline = time.monotonic() + 240
+        while not all((out / "attempts").exists() for out in (preempted, killed)):
             assert time.monotonic() < deadline
             assert not future.done(), future.result()
             time.sleep(0.1)
-        first = process_of(out / "notebooks" / "submitit")
+        first, second = (process_of(out / "notebooks" / "submitit") for out in (preempted, killed))
         assert first
-        os.kill(first, signal.SIGUSR2)  # as a cluster does before it takes the machine away
-        assert future.result(timeout=120) == [out]
-    kernels = [int(pid) for pid in (out / "attempts").read_text().split()]
+        assert second
+        os.kill(first, signal.SIGUSR2)
+        for pid in (second, *children_of(second)):
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(RunError, match="1 of 2 runs failed") as caught:
+            future.result(timeout=240)
+    reason = r"seed 1 laptop: job \d+ ended without a result \(out of memory, cancelled or killed\?\). See .*/seed1/.*_log.err"
+    assert re.search(reason, str(caught.value))
+    kernels = (preempted / "attempts").read_text().split()
     assert len(kernels) == 2
     assert not Path(f"/proc/{kernels[0]}").exists()
-    assert (out / "report.json").exists()
-
-
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the process by its command in /proc")
-def test_a_job_that_is_killed_is_a_run_error_that_says_where_its_log_is(project, voc, monkeypatch):
-    write_notebook(project / "notebooks" / "01_small.ipynb", "import time; time.sleep(600)", parameters=ALL_PARAMETERS)
-    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 0)
-    out = project / "run"
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(batch.reproduce, "pascal5i", voc, overrides=TINY_LAPTOP, out=out, device="cpu", submit="local")
-        deadline = time.monotonic() + 120
-        while not (started := process_of(out / "notebooks" / "submitit")) or not (below := children_of(started)):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        for pid in (started, *below):
-            os.kill(pid, signal.SIGKILL)
-        with pytest.raises(RunError, match=r"job \d+ ended without a result \(out of memory, cancelled or killed\?\). See .*_log.err"):
-            future.result(timeout=120)
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    assert (preempted / "report.json").exists()
+    assert not (killed / "report.json").exists()
 
 
 # --- where the notebooks are ------------------------------------------------------------------------------------------------------------

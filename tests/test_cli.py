@@ -28,9 +28,20 @@ COMMON = {
 }
 OPTIONS = {
     "run": {**COMMON, "--fold": "default: 0", "--seed": "default: 0"},
-    "reproduce": {**COMMON, "--folds": "default: [0]", "--seeds": "default: [0]"},
+    "reproduce": {**COMMON, "--folds": "default: [0]", "--seeds": "default: [0]", "--submit": "slurm", "--submit-option": "timeout_min"},
+    "prepare pascal5i": {"--data-root": "$NCDSS_DATA_ROOT", "--sources": "archives", "--download": "missing", "--debug": "traceback"},
+    "prepare coco20i": {"--data-root": "$NCDSS_DATA_ROOT", "--sources": "archives", "--masks": "default: ['published', 'complete']"},
+    "prepare saliency": {
+        "--data-root": "$NCDSS_DATA_ROOT", "--images": "images", "--out": "saliency_supervised_model", "--model": "default: u2netp",
+        "--maps": "ready maps", "--threshold": "default: 0.5", "--min-area": "default: 0.01",
+    },
+    "evaluate": {
+        "--checkpoint": ".safetensors", "--dataset": "toyscenes", "--fold": "default: 0", "--network": "default: student",
+        "--clusters": "expected", "--out": "JSON", "--set": "repeatable", "--device": "auto",
+    },
+    "predict": {"--checkpoint": ".safetensors", "--images": "a folder of pictures", "--out": "new folder", "--dataset": "class names"},
     "report": {"--debug": "traceback", "--protocol": "published"},
-}
+}  # fmt: skip
 
 
 def tiny(voc: Path, out: Path, *more: str) -> list[str]:
@@ -51,7 +62,7 @@ def help_of(capsys, *verb: str) -> str:
 @pytest.mark.parametrize("verb", OPTIONS)
 def test_help_explains_every_option_with_its_default(capsys, monkeypatch, verb):
     monkeypatch.setenv("COLUMNS", "200")
-    text = help_of(capsys, verb)
+    text = help_of(capsys, *verb.split())
     entries = {line.split()[0].rstrip(","): line for line in text.splitlines() if line.strip().startswith("--")}
     for option, default in OPTIONS[verb].items():
         entry = text[text.index(entries[option]) :].split("\n  --")[0]
@@ -62,7 +73,7 @@ def test_help_explains_every_option_with_its_default(capsys, monkeypatch, verb):
 def test_help_lists_the_verbs(capsys):
     text = help_of(capsys)
     for verb in OPTIONS:
-        assert f"\n    {verb}" in text
+        assert f"\n    {verb.split()[0]}" in text
 
 
 def test_version(capsys):
@@ -235,3 +246,56 @@ def test_interrupting_is_status_130_and_says_how_to_go_on(capsys, monkeypatch):
 
     monkeypatch.setattr("ncdss_lib.recipes.load_recipe", interrupt)
     assert "run the same command again" in fails(capsys, 130, "run", "--show-recipe")
+
+
+# --- the other verbs, as a user calls them ------------------------------------------------------------------------------------------------
+
+
+def test_prepare_verifies_a_folder_and_prints_its_counts_beside_the_published_ones(capsys, voc):
+    assert main(["prepare", "pascal5i", "--data-root", str(voc)]) == 0
+    printed = capsys.readouterr().out
+    assert "10,582" in printed
+    assert "differs" in printed
+    assert "needs the data set's folder" in fails(capsys, 2, "prepare", "coco20i")
+    assert "choose from 'pascal5i', 'coco20i', 'saliency'" in fails(capsys, 2, "prepare", "salience", "--data-root", str(voc))
+
+
+def test_prepare_takes_the_folder_of_the_environment(capsys, voc, monkeypatch):
+    monkeypatch.setenv("NCDSS_DATA_ROOT", str(voc))
+    assert main(["prepare", "pascal5i"]) == 0
+    assert "10,582" in capsys.readouterr().out
+
+
+def test_ready_saliency_maps_are_taken_over(capsys, voc, tmp_path):
+    out = tmp_path / "maps"
+    assert main(["prepare", "saliency", "--data-root", str(voc), "--maps", str(voc / "saliency_supervised_model"), "--out", str(out)]) == 0
+    assert "ready maps" in capsys.readouterr().out
+    assert list(out.glob("*.png"))
+
+
+def test_evaluate_prints_every_protocol_and_writes_what_the_run_itself_reported(capsys, voc, finished, tmp_path):
+    checkpoint, scores = finished["paper"] / "eums" / "eums.safetensors", tmp_path / "scores.json"
+    arguments = ["evaluate", "--checkpoint", str(checkpoint), "--dataset", "pascal5i", "--data-root", str(voc), "--device", "cpu"]
+    assert main([*arguments, "--out", str(scores)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("published matching", "one-to-one", "majority vote", "matched on the other half", "at original size", "bottle (novel)"):
+        assert words in printed
+    reported = read_json(finished["paper"] / "report.json")["models"]["eums"]
+    assert read_json(scores)["per_class"] == reported["per_class"]
+    assert "K" in fails(capsys, 2, *arguments, "--clusters", "5")
+
+
+def test_predict_writes_masks_overlays_and_a_legend(capsys, voc, finished, tmp_path):
+    arguments = ["predict", "--checkpoint", str(finished["laptop"] / "eums" / "eums_teacher.safetensors"), "--images", str(voc / "images")]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    names = {path.stem for path in (voc / "images").iterdir()}
+    assert {path.stem for path in (tmp_path / "out" / "masks").iterdir()} == names
+    assert {path.stem for path in (tmp_path / "out" / "overlays").iterdir()} == names
+    assert (tmp_path / "out" / "legend.png").is_file()
+    assert f"{len(names)} pictures" in capsys.readouterr().out
+    assert "not an empty folder" in fails(capsys, 2, *arguments, "--out", str(tmp_path / "out"))
+
+
+def test_submission_is_refused_before_anything_runs(capsys):
+    assert "key=value" in fails(capsys, 2, "reproduce", "--submit", "local", "--submit-option", "timeout")
+    assert "slurm" in fails(capsys, 2, "reproduce", "--submit", "slum")

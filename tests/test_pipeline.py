@@ -404,7 +404,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_earlier_stages(voc, laptop, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(clustering, "write_labels", full)
-        with pytest.raises(RunError, match=r"stage clustering cannot be written to .*: No space left on device.*finished stages are kept"):
+        with pytest.raises(RunError, match=r"stage clustering cannot be written to .*: No space left on device.*what is finished is kept"):
             opened(voc, laptop, "laptop", "clustering.n_init=3").write_report()
     assert {name: time for name, time in files(laptop).items() if not name.startswith(".")} == before
     assert opened(voc, laptop, "laptop", "clustering.n_init=3").ensure("clustering").is_dir()
