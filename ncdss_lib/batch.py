@@ -346,9 +346,10 @@ class Submission:
     job: Job
     timeout: float | None
     environment: Mapping[str, str]
+    log: Path
 
     def __call__(self) -> NCDSSError | None:
-        return _child(self.job, self.timeout, self.environment, self.job.log)
+        return _child(self.job, self.timeout, self.environment, self.log)
 
     def checkpoint(self) -> Any:
         """What is submitted when the job's time is over, or it is preempted: the same again, since a run goes on where it stopped."""
@@ -402,7 +403,7 @@ def _run_elsewhere(
             own = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if cluster == "local" and devices else {}
             place = executor(job.log.parent / "submitit", cluster, options, device, f"ncdss-{job.dataset}-fold{job.fold}-seed{job.seed}")
             try:
-                waiting[job] = place.submit(Submission(job, timeout, environment | own))
+                waiting[job] = place.submit(Submission(job, timeout, environment | own, job.log))
             except RuntimeError as error:  # what sbatch said
                 raise RunError(f"{job.name} was not accepted by {cluster}: {error} Check --submit-option and submit again.") from error
         while waiting:
@@ -523,7 +524,7 @@ def reproduce(
 
 def _main() -> int:
     """The child's side of `_child`: the error's message is the last line of standard output, its kind is the exit status."""
-    if "SUBMITIT_EXECUTOR" in os.environ:  # a cluster's signals reach all processes of a job: submitit's acts upon them, and ends this one
+    if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":  # it signals all processes of a job: submitit's acts upon that, and ends this one
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)  # the kernels inherit it
     request = json.loads(sys.argv[1])
