@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from ncdss_lib import store
 from ncdss_lib.errors import RunError
-from tests.conftest import REPO
+from ncdss_lib.pipeline import STAGES
+from tests.conftest import REPO, TINY_LAPTOP
 
 
 def test_a_folder_appears_with_its_manifest_when_it_is_committed(tmp_path):
@@ -175,6 +176,38 @@ def test_a_machine_that_does_not_share_the_folder_is_told_so(tmp_path):
     other = SimpleNamespace(is_main=False, from_main=lambda function: "ours")
     with pytest.raises(RunError, match=r"does not see .*\.stage\.partial.*must share"), store.making(tmp_path / "stage", "k", other):
         pass
+
+
+RUN = """
+import dataclasses, sys
+from pathlib import Path
+from ncdss_lib import pipeline
+from ncdss_lib.models import feature_cache
+
+def counted(name, function):
+    def work(*arguments):
+        with (Path(sys.argv[1]) / "log").open("a") as log:
+            log.write(name + "\\n")
+        return function(*arguments)
+    return work
+
+for name, stage in pipeline.STAGES.items():
+    pipeline._ALL[name] = dataclasses.replace(stage, compute=counted(name, stage.compute))
+feature_cache._extract = counted("features", feature_cache._extract)
+pipeline.open_run("pascal5i", sys.argv[2], out=sys.argv[1] + "/run", overrides=sys.argv[3:], device="cpu").write_report()
+"""
+
+
+def test_two_runs_that_start_together_on_one_folder_compute_each_stage_and_the_features_once(tmp_path, voc):
+    command = [sys.executable, "-c", RUN, str(tmp_path), str(voc), *TINY_LAPTOP]
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "NCDSS_CACHE": str(tmp_path / "cache")}
+    runs = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [run.communicate(timeout=240)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], errors
+    assert sorted((tmp_path / "log").read_text().split()) == sorted(["features", *STAGES])
+    assert sum("is making" in error for error in errors) >= 1
+    assert store.read_json(tmp_path / "run" / "report.json")["models"]["eums"]["clusters"] == 10
+    assert not list(tmp_path.rglob(".*"))
 
 
 # --- fingerprints and errors ------------------------------------------------------------------------------------------------------------
