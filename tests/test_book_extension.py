@@ -8,6 +8,8 @@ import nbformat
 import pytest
 from sphinx.cmd.build import build_main
 
+from ncdss_lib.recipes import LAPTOP
+
 EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_ext"
 CONF = f"""
 import sys
@@ -110,3 +112,19 @@ def test_changed_code_and_failed_executions_are_warnings(project, monkeypatch):
     assert build(project)[0] == 0
     monkeypatch.setenv("NCDSS_BOOK_RUN", "elsewhere")
     assert "elsewhere" in build(project)[1]
+
+
+def test_the_table_of_the_laptop_recipe_is_made_from_the_recipe(tmp_path):
+    (tmp_path / "conf.py").write_text(
+        CONF.replace('"executed_notebooks"', '"recipe_tables"').replace("executed_run", "# ").replace("notebooks/01_small", "index")
+    )
+    (tmp_path / "index.md").write_text("# Page\n\n```{laptop-table}\n```\n")
+    warnings = tmp_path / "warnings.txt"
+    assert build_main(["-b", "html", "-q", "-n", "-W", "-w", str(warnings), str(tmp_path), str(tmp_path / "out" / "html")]) == 0, (
+        warnings.read_text()
+    )
+    page = (tmp_path / "out" / "html" / "index.html").read_text()
+    assert page.count("<tr") == len(LAPTOP) + 1
+    row = page[page.index("clustering.whiten") :].split("</tr>")[0]
+    assert all(word in row for word in ("yes", "no", LAPTOP["clustering.whiten"][1]))
+    assert "see model.encoder" not in page
