@@ -169,11 +169,11 @@ def _fail(message: str, debug: bool, status: int) -> int:
             bar.close()
     if debug:
         traceback.print_exc()
-    print(f"ncdss: {message}", file=sys.stderr)
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from ncdss_lib.runtime import report_failure
 
         report_failure(sys.exception())
+    print(f"ncdss: {message}", file=sys.stderr)
     return status
 
 

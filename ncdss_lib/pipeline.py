@@ -25,7 +25,7 @@ from ncdss_lib import __version__
 from ncdss_lib.data import open_dataset
 from ncdss_lib.data.base import SegmentationData, Splits, label_space, make_splits, read_truth
 from ncdss_lib.data.views import VIEW_NAMES, FeatureViews, ImageViews, Views, feature_cache_key, load_view
-from ncdss_lib.errors import InputError, nearest
+from ncdss_lib.errors import InputError, RunError, nearest
 from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.models.encoders import Encoder, weights_stamp
 from ncdss_lib.models.feature_cache import FeatureCache, build_cache
@@ -191,7 +191,7 @@ class Run:
         folder = self.folder / stage
         if stage in self.skipped:
             return folder
-        if self.is_current(stage):
+        if self.runtime.from_main(lambda: self.is_current(stage)):  # one answer for all processes of a run
             self.skipped[stage] = True
             return folder
         self.skipped[stage] = False
@@ -204,8 +204,9 @@ class Run:
                 return folder
             started = time.perf_counter()
             _reset_peak_memory(self.runtime.device)
+            self._check_inputs(stage)
             numbers = _ALL[stage].compute(self, partial)
-            self.runtime.barrier()
+            self._check_inputs(stage)
             if self.runtime.is_main:
                 for checkpoint in partial.rglob("*_checkpoint.pt"):
                     checkpoint.unlink()
@@ -222,6 +223,15 @@ class Run:
                 )
             self.runtime.barrier()
         return folder
+
+    def _check_inputs(self, stage: str) -> None:
+        """Refuse to go on from what another run, with other settings, has put into this folder meanwhile."""
+        replaced = self.runtime.from_main(lambda: [earlier for earlier in _ALL[stage].after if not self.is_current(earlier)])
+        if replaced:
+            raise RunError(
+                f"{self.folder / replaced[0]} was replaced by a run with other settings while {stage} was being made. "
+                "Give each of the two a run folder of its own (--out)."
+            )
 
     def numbers(self, stage: str) -> dict[str, Any]:
         """The numbers that a stage wrote into its manifest."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from ncdss_lib.recipes import LAPTOP, flatten, load_recipe
@@ -31,7 +30,7 @@ def _plain(value: Any) -> str:
 class LaptopTable(SphinxDirective):
     """The directive."""
 
-    def run(self) -> list[nodes.Node]:
+    def run(self) -> list[Any]:
         return self.parse_text_to_nodes(laptop_table())
 
 

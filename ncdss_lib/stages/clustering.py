@@ -7,7 +7,7 @@ its clusters), ``prototypes.safetensors``, and for each K ``pseudo_labels_K/ID.p
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,12 +129,15 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
     if run.runtime.is_main:
         save_file({"prototypes": torch.from_numpy(prototypes)}, folder / "prototypes.safetensors")
     for k in sorted(set(run.clusters.values())):
-        assigned, pca = cluster_prototypes(prototypes, k, dims=config.pca_dims, whiten=config.whiten, n_init=config.n_init, seed=run.seed)
+        cluster = partial(
+            cluster_prototypes, prototypes, k, dims=config.pca_dims, whiten=config.whiten, n_init=config.n_init, seed=run.seed
+        )
+        assigned, pca = run.runtime.from_main(cluster)  # once: machines that round otherwise might number the clusters otherwise
         images[f"cluster_{k}"] = pd.Series(assigned, index=used).reindex(images.index).astype("Int64")
         numbers = {"pca_dims": int(pca.n_components_), "explained_variance": float(pca.explained_variance_ratio_.sum())}
-        for i, cluster in zip(run.runtime.shard(used), run.runtime.shard(assigned.tolist()), strict=True):
+        for i, label in zip(run.runtime.shard(used), run.runtime.shard(assigned.tolist()), strict=True):
             base_pred, novel_map = read_labels(folder / "base_pred" / f"{i}.png"), read_labels(folder / "novel_map" / f"{i}.png") > 0
-            pseudo = fuse(base_pred, novel_map, cluster, run.labels.num_base)
+            pseudo = fuse(base_pred, novel_map, label, run.labels.num_base)
             if config.uncertain_label == IGNORE:
                 pseudo[(pseudo == 0) & (read_labels(folder / "uncertain" / f"{i}.png") > 0)] = IGNORE
             write_labels(folder / f"pseudo_labels_{k}" / f"{i}.png", pseudo)

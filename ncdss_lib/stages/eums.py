@@ -106,7 +106,9 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
             stays = split_clean(scores, groups, config.reassign_share, run.recipe.entropy_ranking.per)
             run.runtime.barrier()
             if run.runtime.is_main:
-                pd.DataFrame({"id": clean.ids, "entropy": scores, "clean": stays}).to_csv(record, index=False)
+                temporary = record.with_suffix(".tmp")
+                pd.DataFrame({"id": clean.ids, "entropy": scores, "clean": stays}).to_csv(temporary, index=False)
+                temporary.replace(record)
             run.runtime.barrier()
         table = pd.read_csv(record, dtype={"id": str})
         unclean.ids = [*unclean.ids, *table.loc[~table["clean"], "id"]]
