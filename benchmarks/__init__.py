@@ -5,7 +5,8 @@
     python -m benchmarks [--data-root DIR] [--json FILE]        # all of them, one after the other
     python -m benchmarks.NAME [--data-root DIR] [--json FILE]   # one; each takes less than two minutes on two cores
 
-DIR is a data set in the layout of PASCAL-5i; without it a few toy scenes are drawn. An idle machine gives steadier figures.
+DIR is a data set in the layout of PASCAL-5i; without it a few toy scenes are drawn. Figures go to standard output, progress to standard
+error. The sides take turns and medians are compared, but only an idle machine gives steady figures.
 
 =================  =====================================================================================================
 prototypes         sum of features under a mask: upsample, then pool, or pool with the adjoint of the upsampling

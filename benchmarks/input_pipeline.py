@@ -60,7 +60,7 @@ def one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def run(data: Pascal5i, *, images: int = 192, batch: int = 16, size: int = 512, repeats: int = 5) -> list[Figure]:
+def run(data: Pascal5i, *, images: int = 512, batch: int = 16, size: int = 512, repeats: int = 3) -> list[Figure]:
     ids = (data.train_ids * images)[:images]
     batches = [ids[start : start + batch] for start in range(0, images - batch + 1, batch)]
     runtime = Runtime("auto")

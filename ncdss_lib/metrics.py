@@ -42,13 +42,14 @@ def _count_pixels(truth: Tensor, prediction: Tensor, rows: int, columns: int) ->
 
 def _count_runs(truth: np.ndarray, prediction: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """:func:`confusion_matrix` of flat arrays. Label maps consist of areas, so there are far fewer runs of equal pixels than pixels."""
-    changes, length = (truth[1:] != truth[:-1]) | (prediction[1:] != prediction[:-1]), None
-    if np.count_nonzero(changes) < len(changes) // 8:
-        last = np.append(np.flatnonzero(changes), len(changes))  # the last pixel of each run
+    last, length = np.flatnonzero((truth[1:] != truth[:-1]) | (prediction[1:] != prediction[:-1])), None
+    if len(last) < len(truth) // 8:
+        last = np.append(last, len(truth) - 1)  # the last pixel of each run
         truth, prediction, length = truth[last], prediction[last], np.diff(last, prepend=-1)
-    valid = truth != IGNORE
-    index = truth[valid].astype(np.int64) * columns + prediction[valid]
-    return np.bincount(index, None if length is None else length[valid], rows * columns).astype(np.int64).reshape(rows, columns)
+    counts = np.bincount(truth * np.int64(columns) + prediction, length, (IGNORE + 1) * columns).reshape(IGNORE + 1, columns)
+    if counts[rows:IGNORE].any():
+        raise ValueError(f"the truth holds label {rows + counts[rows:IGNORE].any(1).argmax()}, not only 0..{rows - 1} and {IGNORE}")
+    return counts[:rows].astype(np.int64)
 
 
 def pairwise_iou(counts: np.ndarray) -> np.ndarray:
