@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import published
 from benchmarks.measure import Figure, faster, interleaved, main
 from ncdss_lib.data.base import label_space, read_truth
+from ncdss_lib.data.label_maps import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
-from ncdss_lib.data.views import resize_image, resize_labels
+from ncdss_lib.data.views import resize_image
 from ncdss_lib.models.segmenter import build_segmenter
 from ncdss_lib.recipes import BaseTraining, Compute, Model
 from ncdss_lib.runtime import Runtime

@@ -28,9 +28,10 @@ from ncdss_lib.data import open_dataset
 from ncdss_lib.data.base import label_space
 from ncdss_lib.data.coco20i import Coco20i
 from ncdss_lib.data.files import list_files, opened
+from ncdss_lib.data.label_maps import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.toyscenes import ToyScenes
-from ncdss_lib.data.views import resize_image, resize_labels
+from ncdss_lib.data.views import resize_image
 from ncdss_lib.errors import InputError
 from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, read_checkpoint

@@ -23,6 +23,7 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from ncdss_lib.data.base import classes_in
+from ncdss_lib.data.label_maps import write_labels
 from ncdss_lib.data.toyscene_canvas import Canvas, Colour, Palette, Pose, dye, light_ramp
 from ncdss_lib.data.toyscene_objects import DISTRACTORS, TOYS
 from ncdss_lib.labels import IGNORE
@@ -459,9 +460,7 @@ class ToyScenes:
             (folder / sub).mkdir(parents=True, exist_ok=True)
         for image_id in self.train_ids + self.val_ids:
             Image.fromarray(self.image(image_id)).save(folder / "images" / f"{image_id}.jpg", quality=95)
-            labels = Image.fromarray(self.mask(image_id))
-            labels.putpalette(_voc_palette())
-            labels.save(folder / "SegmentationClassAug" / f"{image_id}.png")
+            write_labels(folder / "SegmentationClassAug" / f"{image_id}.png", self.mask(image_id))
             if (salient := self.saliency(image_id)) is not None:
                 Image.fromarray(salient.astype(np.uint8)).save(folder / "saliency_supervised_model" / f"{image_id}.png")
         for name, ids in (("trainaug", self.train_ids), ("val", self.val_ids)):
@@ -495,12 +494,3 @@ def _write(path: Path, save: Callable[[Path], object]) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _voc_palette() -> list[int]:
-    """PASCAL VOC's colour map: the bits of a class id, dealt in turn to red, green and blue. 768 numbers in 0..255."""
-    ids = np.arange(256)
-    colours = np.zeros((256, 3), int)
-    for bit in range(3):  # ids have 8 bits: three rounds
-        colours |= (ids[:, None] >> (3 * bit + np.arange(3)) & 1) << (7 - bit)
-    return colours.ravel().tolist()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import ColorJitter
 
 from ncdss_lib.data.base import SegmentationData
+from ncdss_lib.data.label_maps import resize_labels
 from ncdss_lib.errors import NCDSSError
 from ncdss_lib.models.encoders import weights_stamp
 from ncdss_lib.models.feature_cache import FeatureCache
@@ -70,20 +70,6 @@ class Views(Protocol):
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     """OpenCV's cubic resize of uint8 [H, W, 3] to [size, size, 3], as published: aspect ratio not kept, no anti-aliasing."""
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
-
-
-def resize_labels(labels: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """Nearest resize of uint8 or bool [H, W] to [size, size] or to (height, width): OpenCV's, without its rounding errors."""
-    height, width = (size, size) if isinstance(size, int) else size
-    rows = np.arange(height) * labels.shape[0] // height
-    columns = np.arange(width) * labels.shape[1] // width
-    return labels.take(columns, 1).take(rows, 0)  # the other way round touches more memory where an image grows
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """An 8-bit PNG of class indices, uint8 [H, W]; palettes are not applied."""
-    with Image.open(path) as png:
-        return np.array(png)
 
 
 class ImageViews:

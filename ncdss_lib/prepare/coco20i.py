@@ -26,11 +26,11 @@ from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
 from ncdss_lib.data.base import classes_in
 from ncdss_lib.data.coco20i import COCO_CLASSES, FOLDS, MASKS_NOTE, published_counts
 from ncdss_lib.data.files import SALIENCY, list_files, opened, read_indices
+from ncdss_lib.data.label_maps import write_labels
 from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.prepare import in_threads, refuse_read_only, writing
 from ncdss_lib.prepare.archives import Part, obtain
-from ncdss_lib.stages.clustering import write_labels
 from ncdss_lib.store import commit_folder, fingerprint, manifest, partial_folder
 
 SPLITS = ("train", "val")

@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from ncdss_lib.data.views import read_labels, resize_labels
+from ncdss_lib.data.label_maps import read_labels, resize_labels, write_labels
 from ncdss_lib.errors import InputError
 from ncdss_lib.inference import load_model, predict
 from ncdss_lib.labels import IGNORE
@@ -193,21 +192,6 @@ def _prototypes(run: Run, folder: Path, used: list[str]) -> np.ndarray:
         found += zip(ids, masked_prototype(features, runtime.to_device(torch.from_numpy(weights))).cpu().numpy(), strict=True)
     by_id = dict(runtime.gather(found))
     return np.stack([by_id[i] for i in used])
-
-
-def write_labels(path: Path, labels: np.ndarray) -> None:
-    """Write uint8 [H, W] as an 8-bit palette PNG with the 256 colours of PASCAL VOC, so that ids above 20 survive."""
-    path.parent.mkdir(exist_ok=True)
-    png = Image.fromarray(labels)
-    png.putpalette(_voc_palette().ravel().tolist())
-    png.save(path)
-
-
-def _voc_palette() -> np.ndarray:
-    """The bit-interleaved colour map of PASCAL VOC, uint8 [256, 3]."""
-    index = np.arange(256)[:, None]
-    bits = [((index >> (3 * b + np.arange(3))) & 1) << (7 - b) for b in range(3)]
-    return np.sum(bits, 0).astype(np.uint8)
 
 
 def images_table(folder: Path) -> pd.DataFrame:

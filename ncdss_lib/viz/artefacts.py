@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ncdss_lib.data.views import resize_labels
+from ncdss_lib.data.label_maps import resize_labels
 from ncdss_lib.inference import load_model, predict
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import UNMATCHED, match_clusters

@@ -12,10 +12,9 @@ import pandas as pd
 from PIL import Image
 
 from ncdss_lib.data.base import classes_in
+from ncdss_lib.data.label_maps import read_labels, write_labels
 from ncdss_lib.data.toyscenes import CLASSES, render_scene
-from ncdss_lib.data.views import read_labels
 from ncdss_lib.labels import IGNORE, LabelSpace
-from ncdss_lib.stages.clustering import write_labels
 from ncdss_lib.viz.figures import Panel, Picture, grid, overlay
 from ncdss_lib.viz.palette import class_look, rgb
 

@@ -18,8 +18,9 @@ from torch import nn
 
 from ncdss_lib.data.base import label_space, make_splits, read_truth
 from ncdss_lib.data.coco20i import Coco20i
+from ncdss_lib.data.label_maps import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
-from ncdss_lib.data.views import ImageViews, jitter_colours, resize_labels
+from ncdss_lib.data.views import ImageViews, jitter_colours
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.prepare.coco20i import prepare
 from ncdss_lib.recipes import Recipe
@@ -139,7 +140,10 @@ def test_nearest_resizing_is_that_of_opencv_but_for_its_rounding_errors():
     different = 0
     for old, new in [(size, 512) for size in range(60, 641)] + [(512, size) for size in range(60, 641)]:
         row = np.arange(old, dtype=np.uint16)[None].repeat(2, 0)
-        ours, opencv = resize_labels(row, (2, new))[0].astype(int), cv2.resize(row, (new, 2), interpolation=cv2.INTER_NEAREST)[0].astype(int)
+        ours, opencv = (
+            resize_labels(row, (2, new))[0].astype(int),
+            cv2.resize(row, (new, 2), interpolation=cv2.INTER_NEAREST)[0].astype(int),
+        )
         np.testing.assert_array_equal(ours, published.nearest(row, 2, new)[0])
         wrong = np.flatnonzero(ours != opencv)
         assert (wrong * old % new == 0).all()
