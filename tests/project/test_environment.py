@@ -68,10 +68,10 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"ncdss_lib", "tests"}
+    return found - set(sys.stdlib_module_names) - {"ncdss_lib", "tests", "benchmarks"}
 
 
-@pytest.mark.parametrize(("folder", "allowed"), [("ncdss_lib", CORE), ("tests", EVERY), ("book/_ext", EVERY)])
+@pytest.mark.parametrize(("folder", "allowed"), [("ncdss_lib", CORE), ("tests", EVERY), ("book/_ext", EVERY), ("benchmarks", CORE)])
 def test_what_the_code_imports_is_declared(folder: str, allowed: dict[str, SpecifierSet]):
     distributions = packages_distributions()
     local = {path.stem for path in ROOT.glob(f"{folder}/**/*.py")}
