@@ -86,14 +86,15 @@ def eums_loss(student: Weights, teacher: Weights, batches: dict[str, Batch], epo
 
 
 class Sgd:
-    """SGD with momentum 0.9 and weight decay 1e-4: v <- 0.9 v + g + 1e-4 w, then w <- w - lr v."""
+    """SGD with momentum 0.9 and weight decay 1e-4: v <- 0.9 v + g + 1e-4 w, then w <- w - lr v; the backbone at a hundredth of the rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, backbone_share: float = 0.01) -> None:
+        self.backbone_share = backbone_share
         self.velocity: Weights = {}
 
     def step(self, w: Weights, gradients: Weights, lr: float) -> None:
         for name, gradient in gradients.items():
-            rate = lr if name.startswith(HEAD) else 0.01 * lr
+            rate = lr if name.startswith(HEAD) else self.backbone_share * lr
             self.velocity[name] = 0.9 * self.velocity.get(name, torch.zeros(())) + gradient + 1e-4 * w[name]
             w[name] = w[name] - rate * self.velocity[name]
 
