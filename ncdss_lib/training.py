@@ -45,13 +45,13 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, run: Run) -> Tensor:
 
     Args:
         logits: float [B, C, h, w], resized bilinearly to the target's size.
-        target: int64 [B, H, W], classes or 255.
+        target: uint8 or int64 [B, H, W], classes or 255.
 
     Returns:
         Scalar; 0 when every pixel is ignored. DDP averages gradients over processes, so each divides by the mean count.
     """
     logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
+    total = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction="sum")
     valid = run.runtime.sum((target != IGNORE).sum()) / run.runtime.world_size
     return total / valid.clamp(min=1)
 

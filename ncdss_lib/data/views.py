@@ -59,7 +59,7 @@ class Views(Protocol):
     channels: tuple[int, ...] | None  # channels of cached features by encoder stage; None: inputs are images
 
     def train(self, source: Source, batches: Sequence[Sequence[str]], seed: int, epoch: int) -> Iterator[dict[str, Tensor]]:
-        """For each batch of ids: ``x`` and ``y`` (int64 [B, T, T]), or ``weak`` and ``strong`` where the source has no targets."""
+        """For each batch of ids: ``x`` and ``y`` (uint8 [B, T, T]), or ``weak`` and ``strong`` where the source has no targets."""
         ...
 
     def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
@@ -87,7 +87,7 @@ class ImageViews:
     def train(self, source: Source, batches: Sequence[Sequence[str]], seed: int, epoch: int) -> Iterator[dict[str, Tensor]]:
         samples = _Samples(self, source, [(i, (seed, epoch, step)) for step, ids in enumerate(batches) for i in ids])
         for batch in self._load(samples, len(batches[0])):
-            yield {name: value.long() if name == "y" else value.permute(0, 3, 1, 2) for name, value in batch.items()}
+            yield {name: value if name == "y" else value.permute(0, 3, 1, 2) for name, value in batch.items()}
 
     def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
         for start, images in zip(range(0, len(ids), batch_size), self._load(_Clean(self, ids), batch_size), strict=True):
@@ -199,7 +199,7 @@ class FeatureViews:
                 targets = [
                     self._target(source, i)[:, ::-1] if flip else self._target(source, i) for i, flip in zip(ids, flips, strict=True)
                 ]
-                yield {"x": weak, "y": torch.from_numpy(np.stack(targets)).long()}
+                yield {"x": weak, "y": torch.from_numpy(np.stack(targets))}
 
     def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
         for start in range(0, len(ids), batch_size):

@@ -50,7 +50,11 @@ class Encoder(nn.Module):
         Returns:
             float [B, sum(channels), h, w], h and w those of the shallowest chosen stage.
         """
-        levels = self.backbone((images.float() / 255 - self.mean) / self.std)
+        pixels = images.float()
+        torch.addcdiv(-self.mean / self.std, pixels, 255 * self.std, out=pixels)  # (x / 255 - mean) / std in one pass
+        levels = self.backbone(pixels)
+        if len(levels) == 1:
+            return levels[0]
         size = levels[0].shape[-2:]
         return torch.cat([f if f.shape[-2:] == size else F.interpolate(f, size, mode="bilinear") for f in levels], 1)
 

@@ -56,14 +56,14 @@ def settle_disputes(target: Tensor, logits: Tensor, confidence: float, disputed:
     """Pseudo-labels of clean images, checked by the teacher.
 
     Args:
-        target: int64 [B, H, W], pseudo-labels or 255.
+        target: uint8 or int64 [B, H, W], pseudo-labels or 255.
         logits: float [B, C, H, W] of the teacher.
         confidence: a pixel is disputed where the teacher's label is another one with at least this probability.
         disputed: ``keep`` the pseudo-label (published), ``ignore`` the pixel, or ``relabel`` it as the teacher says (both ours,
             because one cluster an image on a saliency mask is wrong wherever a second object or the background is salient).
 
     Returns:
-        int64 [B, H, W].
+        Integer [B, H, W].
     """
     if disputed == "keep":
         return target

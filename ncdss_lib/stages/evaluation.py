@@ -9,6 +9,8 @@ the manifest.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,33 +108,58 @@ def pseudo_label_counts(truth: np.ndarray, pseudo: np.ndarray, run: Run, cluster
     return counts.numpy()
 
 
-def pseudo_label_quality(counts: np.ndarray, first_novel: int) -> dict[str, float | None]:
-    """How right pseudo-labels are, clusters mapped to classes by majority.
+@dataclass
+class PseudoLabels:
+    """What the pseudo-labels of some images got right. Of each image two numbers are kept, whatever the number of classes.
 
-    Args:
-        counts: int64 [images, 1 + B + N, K] from :func:`pseudo_label_counts`.
-        first_novel: 1 + B.
-
-    Returns:
-        ``correct_share``: share of pseudo-novel pixels (255 left out) whose truth is the class of their cluster; background counts
-        as wrong. ``purity``: share of images whose most frequent novel class is that of most images in their cluster.
+    Attributes:
+        total: int64 [1 + B + N, K], truth under each cluster, summed over the images.
+        votes: (cluster, most frequent novel class) of each image with novel truth, as 0-based numbers.
+        images: how many there are.
     """
-    return _quality(counts, counts, first_novel)
 
+    total: np.ndarray
+    votes: list[tuple[int, int]]
+    images: int = 0
 
-def _quality(counts: np.ndarray, all_counts: np.ndarray, first_novel: int) -> dict[str, float | None]:
-    mapping = all_counts.sum(0)[first_novel:].argmax(0) + first_novel  # [K]
-    total = counts.sum(0)
-    right = sum(int(total[label, cluster]) for cluster, label in enumerate(mapping))
-    novel = counts[:, first_novel:].sum(2)  # [images, N]
-    known = novel.sum(1) > 0
-    cluster, label = counts.sum(1).argmax(1)[known], novel.argmax(1)[known]
-    table = np.zeros((counts.shape[2], novel.shape[1]), np.int64)
-    np.add.at(table, (cluster, label), 1)
-    return {
-        "correct_share": right / int(total.sum()) if total.sum() else None,
-        "purity": int(table.max(1).sum()) / len(label) if len(label) else None,
-    }
+    def add(self, counts: np.ndarray, first_novel: int) -> None:
+        """Add an image, by its counts from :func:`pseudo_label_counts`."""
+        self.total = self.total + counts
+        self.images += 1
+        novel = counts[first_novel:].sum(1)
+        if novel.any():
+            self.votes.append((int(counts.sum(0).argmax()), int(novel.argmax())))
+
+    def __add__(self, other: PseudoLabels) -> PseudoLabels:
+        return PseudoLabels(self.total + other.total, self.votes + other.votes, self.images + other.images)
+
+    def quality(self, first_novel: int, mapping: np.ndarray | None = None) -> dict[str, Any]:
+        """``images``, ``correct_share`` and ``purity``.
+
+        Args:
+            first_novel: 1 + B.
+            mapping: class of each cluster, int64 [K] contiguous ids; None: of most of its novel pixels (majority).
+
+        Returns:
+            ``correct_share``: share of pseudo-novel pixels (255 left out) whose truth is the class of their cluster; background counts
+            as wrong. ``purity``: share of images whose most frequent novel class is that of most images in their cluster. None where
+            there is nothing to count.
+        """
+        if mapping is None:
+            mapping = self.majority(first_novel)
+        right, everything = int(self.total[mapping, range(len(mapping))].sum()), int(self.total.sum())
+        table = np.zeros((self.total.shape[1], len(self.total) - first_novel), np.int64)
+        for cluster, label in self.votes:
+            table[cluster, label] += 1
+        return {
+            "images": self.images,
+            "correct_share": right / everything if everything else None,
+            "purity": int(table.max(1).sum()) / len(self.votes) if self.votes else None,
+        }
+
+    def majority(self, first_novel: int) -> np.ndarray:
+        """The novel class of most pixels in each cluster, int64 [K] contiguous ids."""
+        return self.total[first_novel:].argmax(0) + first_novel
 
 
 def compute(run: Run, folder: Path) -> dict[str, Any]:
@@ -183,23 +210,18 @@ def _write(run: Run, confusion: np.ndarray, path: Path) -> None:
 
 
 def _pseudo_labels(run: Run, folder: Path) -> dict[str, Any]:
-    """Quality of the pseudo-labels; None where the unlabelled images have no masks to compare with, as images of one's own."""
+    """Quality of all pseudo-labels, and of clean and unclean ones, clusters mapped by majority."""
     first, clustering = 1 + run.labels.num_base, run.folder / "clustering"
-    used = used_images(clustering)
-    ranking = read_ranking(run.folder / "entropy_ranking")
-    parts = {split: [i for i in used if ranking.loc[i, "split"] == split] for split in ("clean", "unclean")}
-    names = {"basic": used, "basic_oc": used, **parts}
-    if not all(run.data.has_truth(i) for i in used):
-        return {name: {"images": len(ids), "correct_share": None, "purity": None} for name, ids in names.items()}
-    counts: dict[str, dict[str, np.ndarray]] = {}
-    for name in ("basic", "basic_oc"):
-        k = run.clusters[name]
-        mine = [(i, pseudo_label_counts(run.truth(i), read_pseudo_label(clustering, k, i), run, k)) for i in run.runtime.shard(used)]
-        counts[name] = dict(run.runtime.gather(mine))
-    quality: dict[str, Any] = {}
-    for name, ids in names.items():
-        of_model = counts["basic" if name == "basic" else "basic_oc"]
-        everything, chosen = np.stack([of_model[i] for i in used]), [of_model[i] for i in ids]
-        # The clusters' classes are those of all images, not of a part alone.
-        quality[name] = {"images": len(ids), **_quality(np.stack(chosen) if chosen else everything[:0], everything, first)}
-    return quality
+    used, split = used_images(clustering), read_ranking(run.folder / "entropy_ranking")["split"]
+    sizes = {"basic": run.clusters["basic"], **dict.fromkeys(("basic_oc", "clean", "unclean"), run.clusters["basic_oc"])}
+    found = {name: PseudoLabels(np.zeros((len(run.labels.names), k), np.int64), []) for name, k in sizes.items()}
+    for i in run.runtime.shard(used):
+        truth = run.truth(i)
+        for k, names in ((run.clusters["basic"], ["basic"]), (run.clusters["basic_oc"], ["basic_oc", str(split[i])])):
+            counts = pseudo_label_counts(truth, read_pseudo_label(clustering, k, i), run, k)
+            for name in names:
+                found[name].add(counts, first)
+    everywhere = {name: reduce(add, run.runtime.gather([own])) for name, own in found.items()}
+    # The classes of clean and unclean clusters are those of all images, not of a part alone.
+    whole = everywhere["basic_oc"].majority(first)
+    return {name: labels.quality(first, None if name == "basic" else whole) for name, labels in everywhere.items()}

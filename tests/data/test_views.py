@@ -232,7 +232,7 @@ def test_loading_processes_give_the_same_samples(voc):
     assert here[0]["x"].dtype == torch.uint8
     assert here[0]["x"].is_contiguous(memory_format=torch.channels_last)
     assert here[0]["y"].shape == (3, 32, 32)
-    assert here[0]["y"].dtype == torch.int64
+    assert here[0]["y"].dtype == torch.uint8
     assert set(here[3]) == {"weak", "strong"}
     assert not torch.equal(here[0]["x"][0], here[0]["x"][1])
 

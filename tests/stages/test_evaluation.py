@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ncdss_lib.data.label_maps import resize_labels
 from ncdss_lib.inference import load_model
 from ncdss_lib.pipeline import Run
 from ncdss_lib.stages import ablation
-from ncdss_lib.stages.evaluation import confusions
+from ncdss_lib.stages.evaluation import PseudoLabels, confusions
 from ncdss_lib.store import read_json
 from ncdss_lib.training import read_history
 from ncdss_lib.viz.artefacts import logits_of
@@ -87,6 +88,36 @@ def test_tracking_the_best_epoch_leaves_the_last_one_to_the_next_stage(voc, fini
         assert model["protocols"]["best_epoch"]["epoch"] in (0, 1, 2)
         if name != "base":
             assert model["protocols"]["best_epoch"]["novel_miou"] >= model["novel_miou"]
+
+
+def test_quality_of_pseudo_labels_from_the_pixels_of_each_image():
+    """Two base classes, two novel ones (3, 4), three clusters; counted pixel by pixel."""
+    rng = np.random.default_rng(0)
+    images = [(rng.integers(0, 5, 40), rng.integers(0, 3), rng.random(40) < 0.6) for _ in range(12)]  # truth, cluster, region
+    images.append((np.zeros(40, int), 0, np.ones(40, bool)))  # nothing novel: no vote
+    found = [PseudoLabels(np.zeros((5, 3), np.int64), []) for _ in range(2)]
+    for position, (truth, cluster, region) in enumerate(images):
+        counts = np.zeros((5, 3), np.int64)
+        for t in truth[region]:
+            counts[t, cluster] += 1
+        found[position % 2].add(counts, 3)
+    whole = found[0] + found[1]
+
+    of_cluster = [Counter(t for truth, k, region in images if k == cluster for t in truth[region]) for cluster in range(3)]
+    mapping = [3 if counter[3] >= counter[4] else 4 for counter in of_cluster]
+    right = sum(counter[c] for counter, c in zip(of_cluster, mapping, strict=True))
+    votes = [(k, Counter(t for t in truth[region] if t >= 3)) for truth, k, region in images]
+    main = [(k, 3 if seen[3] >= seen[4] else 4) for k, seen in votes if seen]
+    pure = sum(max(Counter(c for k, c in main if k == cluster).values(), default=0) for cluster in range(3))
+    assert whole.majority(3).tolist() == mapping
+    assert whole.quality(3) == {"images": 13, "correct_share": right / sum(c.total() for c in of_cluster), "purity": pure / len(main)}
+    assert len(main) == 12
+
+
+def test_without_truth_pseudo_labels_have_no_quality():
+    unknown = PseudoLabels(np.zeros((5, 3), np.int64), [])
+    unknown.add(np.zeros((5, 3), np.int64), 3)
+    assert unknown.quality(3) == {"images": 1, "correct_share": None, "purity": None}
 
 
 # --- the ablation -----------------------------------------------------------------------------------------------------------------------
