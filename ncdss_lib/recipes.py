@@ -109,6 +109,9 @@ class Clustering(_Section):
     """Stage 2: pseudo-labels from saliency minus base classes, clustered."""
 
     base_confidence: float = _field(0.9, "a pixel is confidently base when its base probability is greater", ge=0, le=1)
+    mask_size: Literal["network", "original"] = _field(
+        "network", "novel masks are made at the network's size and resized back (published), or from the saliency maps at original size"
+    )
     min_area_pixels: int = _field(1500, "images keep a pseudo-label when the novel mask has more pixels at original size", ge=0)
     min_area_fraction: float = _field(0.0, "... and more than this share of the image", ge=0, le=1)
     pca_dims: int = _field(32, "dimensions that PCA keeps (at most images - 1)", ge=1)
@@ -218,6 +221,7 @@ LAPTOP: dict[str, tuple[Any, str]] = {
     "base_training.select": ("last", "validation truth scores, it never chooses"),
     "base_training.track_best": (False, "scoring every epoch would cost half a training; true shows what choosing the epoch would gain"),
     "clustering.base_confidence": (0.7, "a small head on frozen features is seldom surer; 0.9 leaves many base pixels in the novel masks"),
+    "clustering.mask_size": ("original", "resizing a saliency map down and up again only roughens its outline"),
     "clustering.min_area_pixels": (0, "the published 1500 pixels depend on the image size"),
     "clustering.min_area_fraction": (0.008, "1500 pixels of a typical VOC image, as a share"),
     "clustering.whiten": (False, "whitening amplifies noise directions: lower purity of the clusters"),

@@ -65,6 +65,7 @@ PUBLISHED = {
         }.items()
     },
     "clustering.base_confidence": 0.9,
+    "clustering.mask_size": "network",
     "clustering.min_area_pixels": 1500,
     "clustering.min_area_fraction": 0.0,
     "clustering.pca_dims": 32,

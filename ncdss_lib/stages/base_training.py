@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ncdss_lib.data.base import read_truth
 from ncdss_lib.data.views import Source
 from ncdss_lib.metrics import score
-from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.stages.evaluation import confusions
 from ncdss_lib.training import Batches, Losses, fit, pixel_cross_entropy
 
 if TYPE_CHECKING:
@@ -30,8 +30,12 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
         batch = batches["base_train"]
         return {"loss": pixel_cross_entropy(model(batch["x"]), batch["y"], run)}
 
-    def base_miou(model: Any) -> float:
-        return score(confusion_on_val(run, model, run.views.size), run.labels).base_miou or 0.0
+    presence, base_ids = run.data.presence(), set(run.labels.base_ids)
+    base_val = [i for i in run.splits.val if base_ids.intersection(presence[i])]
 
-    fit(run, "base", model, [labelled], step_loss, config, folder, validate=base_miou)
+    def miou(model: Any) -> float:
+        """Over background and base classes, on the validation images that hold a base class."""
+        return score(confusions(run, model, run.views.size, base_val).total, run.labels).all_miou or 0.0
+
+    fit(run, "base", model, [labelled], step_loss, config, folder, validate=miou)
     return {"images": len(labelled.ids), "epochs": config.epochs}

@@ -8,6 +8,7 @@ the manifest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -52,16 +53,18 @@ class Confusions:
         return self.halves.sum(0)
 
 
-def confusions(run: Run, model: Segmenter, size: int) -> Confusions:
+def confusions(run: Run, model: Segmenter, size: int, ids: Sequence[str] | None = None) -> Confusions:
     """Score a model on the validation images in one pass, shared among all processes.
 
     Args:
         size: side in pixels at which labels are predicted.
+        ids: some of the validation images; None: all.
     """
-    half_of = {i: position % 2 for position, i in enumerate(run.splits.val)}
+    ids = run.splits.val if ids is None else ids
+    half_of = {i: position % 2 for position, i in enumerate(ids)}
     counts = torch.zeros(3, len(run.labels.names), model.outputs, dtype=torch.int64)  # two halves, and at original size
-    for ids, logits in predict(run, model, run.splits.val, size, "evaluate"):
-        for i, prediction in zip(ids, logits.argmax(1).to(torch.uint8).cpu(), strict=True):
+    for batch, logits in predict(run, model, ids, size, "evaluate"):
+        for i, prediction in zip(batch, logits.argmax(1).to(torch.uint8).cpu(), strict=True):
             truth = run.truth(i)
             counts[half_of[i]] += _count(resize_labels(truth, size), prediction.numpy(), counts)
             counts[2] += _count(truth, resize_labels(prediction.numpy(), truth.shape), counts)
