@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ncdss_lib.data.label_maps import read_labels
+from ncdss_lib.data.label_maps import read_labels, resize_labels
 from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.inference import load_model
 from ncdss_lib.pipeline import STAGES, Run
@@ -192,7 +192,10 @@ def test_pseudo_labels_are_the_fusion_of_what_lies_beside_them(run):
             base, novel = (read_labels(folder / part / f"{image_id}.png") for part in ("base_pred", "novel_map"))
             pseudo = read_labels(folder / f"pseudo_labels_{k}" / f"{image_id}.png")
             assert pseudo.shape == run.data.mask(image_id).shape
-            np.testing.assert_array_equal(novel, run.data.saliency(image_id) & (base == 0))
+            salient = run.data.saliency(image_id)
+            if run.recipe.clustering.mask_size == "network":
+                salient = resize_labels(resize_labels(salient, 64), salient.shape)
+            np.testing.assert_array_equal(novel, salient & (base == 0))
             kept = pseudo != 255
             np.testing.assert_array_equal(pseudo[kept], np.where(base > 0, base, novel * (15 + cluster))[kept])
             assert not (novel.astype(bool) & ~kept).any()
@@ -260,8 +263,9 @@ def test_paper_hands_on_the_best_epoch_and_reports_it_beside_the_last(voc, finis
         best, table = model["protocols"]["best_epoch"], pd.read_csv(run.weights(name).parent / f"{name}_history.csv")
         saved = pd.read_csv(run.folder / best["confusion"], index_col="truth").to_numpy()
         _, iou = recompute(saved, MODELS[name], "hungarian" if name == "basic" else "argmax_iou")
-        chosen = mean(iou[1:16]) if name == "base" else best["novel_miou"]
-        assert table["val_miou"].max() == pytest.approx(chosen or 0.0)
+        if name != "base":  # whose epochs are scored on some of the images: tests/faithful
+            assert table["val_miou"].max() == pytest.approx(best["novel_miou"])
+            assert best["novel_miou"] == pytest.approx(mean(iou[16:]))
 
 
 def test_laptop_never_looks_at_validation_to_choose(finished):

@@ -164,9 +164,8 @@ def _novel_maps(run: Run, folder: Path) -> pd.DataFrame:
             assert salient is not None
             base_pred = resize_labels(small, salient.shape)
             if config.mask_size == "network":
-                novel_map = resize_labels(resize_labels(salient, run.views.size) & (small == 0), salient.shape)
-            else:
-                novel_map = salient & (base_pred == 0)
+                salient = resize_labels(resize_labels(salient, run.views.size), salient.shape)
+            novel_map = salient & (base_pred == 0)
             write_labels(folder / "base_pred" / f"{i}.png", base_pred)
             write_labels(folder / "novel_map" / f"{i}.png", novel_map.astype(np.uint8))
             if config.uncertain_label == IGNORE:
