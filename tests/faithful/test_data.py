@@ -145,6 +145,7 @@ def test_nearest_resizing_is_that_of_opencv_but_for_its_rounding_errors():
             cv2.resize(row, (new, 2), interpolation=cv2.INTER_NEAREST)[0].astype(int),
         )
         np.testing.assert_array_equal(ours, published.nearest(row, 2, new)[0])
+        np.testing.assert_array_equal(ours, resize_labels(row.T, (new, 2))[:, 0])
         wrong = np.flatnonzero(ours != opencv)
         assert (wrong * old % new == 0).all()
         assert (opencv[wrong] == ours[wrong] - 1).all()
@@ -193,7 +194,7 @@ def test_the_strong_view_is_always_jittered_as_published():
 
 
 def rounded_things(rng: np.random.Generator, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Overlapping objects of one to three polygons with fractional coordinates, some beyond the edge, and crowds."""
+    """Overlapping objects of one to three polygons with fractional coordinates, some beyond the edge; crowds of both kinds."""
     things: list[dict[str, Any]] = []
     for entry in images:
         for _ in range(rng.integers(0, 5)):
@@ -202,7 +203,8 @@ def rounded_things(rng: np.random.Generator, images: list[dict[str, Any]]) -> li
             region = np.zeros((entry["height"], entry["width"]), bool)
             region[2:9, 3:11] = True
             rle = {"size": list(region.shape), "counts": run_lengths(region)}
-            things.append(annotation(len(things) + 1, entry["id"], int(rng.integers(1, 81)), rle if crowd else corners, crowd=crowd))
+            shape = rle if crowd and rng.random() < 0.5 else corners
+            things.append(annotation(len(things) + 1, entry["id"], int(rng.integers(1, 81)), shape, crowd=crowd))
     return [things[i] for i in rng.permutation(len(things))]
 
 

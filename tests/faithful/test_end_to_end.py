@@ -228,7 +228,7 @@ def normalised(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     def images(x: Tensor) -> Tensor:
         return torch.from_numpy(np.stack([data.normalised(image.permute(1, 2, 0).numpy()) for image in x])).float()
 
-    return {name: value if name == "y" else images(value) for name, value in batch.items()}
+    return {name: value.long() if name == "y" else images(value) for name, value in batch.items()}
 
 
 def trained(case: Case, name: str) -> list[tuple[Weights, Weights | None]]:
