@@ -421,21 +421,26 @@ def prototype_map(run: Run, clusters: int) -> Picture:
 
 
 def cluster_gallery(run: Run, clusters: int, per_cluster: int = 7) -> Picture:
-    """Some members of each cluster, its number and purity at the left; a frame in vermilion where the class is not the cluster's."""
+    """Some members of each cluster, its number and purity at the left; a frame in vermilion where the class is not the cluster's.
+
+    Where nobody knows the truth (images of one's own), the number of members at the left and no frames.
+    """
     table, look = artefacts.pseudo_label_table(run, clusters), cluster_look(run.labels, clusters)
     rows: list[list[Panel | None]] = []
-    titles = []
+    titles, known = [], bool(table["pixels"].any())
     for k in range(1, clusters + 1):
         members = table[table["cluster"] == k]
-        wrong = members["main_class"] != members["cluster_class"]
+        wrong = known & (members["main_class"] != members["cluster_class"])
         row: list[Panel | None] = []
         for i in artefacts.thin(members.index.tolist(), per_cluster):
             pseudo = read_pseudo_label(run.folder / "clustering", clusters, i)
             only = np.where(pseudo == run.labels.num_base + k, pseudo, 0).astype(np.uint8)
             row.append(_thumbnail(overlay(run.data.image(i), only, look, tags=False, edge=BAD if wrong[i] else "white")))
         rows.append(row + [None] * (per_cluster - len(row)))
-        name = run.labels.names[members["cluster_class"].iloc[0]] if len(members) else "empty"
-        titles.append(f"{k}: {name}\n{(~wrong).mean():.0%} of {len(members)}" if len(members) else f"{k}: empty")
+        if known and len(members):
+            titles.append(f"{k}: {run.labels.names[members['cluster_class'].iloc[0]]}\n{(~wrong).mean():.0%} of {len(members)}")
+        else:
+            titles.append(f"{k}: {len(members)} images" if len(members) else f"{k}: empty")
     return grid(rows, row_titles=titles)
 
 

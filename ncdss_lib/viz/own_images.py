@@ -38,8 +38,8 @@ def draw_collection(root: Path, *, labelled: int, unlabelled: int, val: int, siz
     ids = np.zeros(256, np.uint8)
     ids[list(BASE)], ids[[*NOVEL, IGNORE]] = range(1, len(BASE) + 1), IGNORE  # nobody has named the novel ones
     wanted = {"labelled": labelled, "unlabelled": unlabelled, "val": val}
-    for seed, image, mask in _scenes(size):
-        kind = _kind(mask, wanted)
+    for number, (seed, image, mask) in enumerate(_scenes(size)):
+        kind = _kind(number, mask, wanted)
         if kind is None:
             if not any(wanted.values()):
                 break
@@ -54,10 +54,10 @@ def draw_collection(root: Path, *, labelled: int, unlabelled: int, val: int, siz
     partial.rename(root)
 
 
-def _kind(mask: np.ndarray, wanted: Mapping[str, int]) -> str | None:
-    """Where an image goes: first to the unlabelled or labelled ones, whatever it holds; what is left over is for validation."""
-    first = "unlabelled" if np.isin(mask, NOVEL).any() else "labelled"
-    return next((kind for kind in (first, "val") if wanted[kind]), None)
+def _kind(number: int, mask: np.ndarray, wanted: Mapping[str, int]) -> str | None:
+    """Where an image goes, as long as more of a kind are wanted: every fourth to validation, whatever it holds."""
+    own = "unlabelled" if np.isin(mask, NOVEL).any() else "labelled"
+    return next((kind for kind in (("val", own) if number % 4 == 3 else (own,)) if wanted[kind]), None)
 
 
 def _scenes(size: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -75,15 +75,15 @@ def _only_ours(mask: np.ndarray) -> bool:
 
 
 def tree(root: Path) -> str:
-    """What a folder holds, two names of each kind of file."""
+    """What a folder holds, one name of each kind of file."""
     lines = [f"{root.name}/"]
     for path in sorted(root.rglob("*")):
         if path.is_dir():
             files = sorted(p.name for p in path.iterdir() if p.is_file())
-            more = f", ... ({len(files)} files)" if len(files) > 2 else ""
-            lines.append(f"    {path.relative_to(root).as_posix()}/".ljust(36) + ", ".join(files[:2]) + more)
+            more = f", ... ({len(files)} files)" if len(files) > 1 else ""
+            lines.append(f"  {path.relative_to(root).as_posix()}/".ljust(32) + ", ".join(files[:1]) + more)
         elif path.parent == root:
-            lines.append(f"    {path.name}".ljust(36) + ", ".join(path.read_text().split()))
+            lines.append(f"  {path.name}".ljust(32) + ", ".join(path.read_text().split()))
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -96,7 +96,7 @@ def collection_figure(root: Path, columns: int = 5) -> Picture:
     return grid([above, [Panel(_picture(p), p.name) for p in unlabelled]])
 
 
-def predictions_figure(out: Path, columns: int = 4) -> Picture:
+def predictions_figure(out: Path, columns: int = 5) -> Picture:
     """The first overlays that ``ncdss predict`` wrote, with the legend below."""
     overlays = sorted((out / "overlays").iterdir())[:columns]
     legend = pd.read_csv(out / "legend.csv")
