@@ -24,7 +24,7 @@ EVERYWHERE = {
     # Sections 4 to 7.
     "clustering.base_confidence": 0.9, "clustering.min_area_pixels": 1500, "clustering.min_area_fraction": 0.0, "clustering.pca_dims": 32,
     "clustering.whiten": True, "clustering.n_init": 10, "clustering.over_clustering": 2, "clustering.num_clusters": None,
-    "clustering.uncertain_label": 0,
+    "clustering.uncertain_label": 0, "clustering.mask_size": "network",
     # Sections 8 to 10.
     "basic_framework.init": "imagenet", "basic_framework.batch_size": 8, "basic_framework.milestone": 15,
     "basic_framework.select": "best_val", "entropy_ranking.enabled": True, "entropy_ranking.clean_share": 0.67,
