@@ -440,7 +440,7 @@ def cluster_gallery(run: Run, clusters: int, per_cluster: int = 7) -> Picture:
         if known and len(members):
             titles.append(f"{k}: {run.labels.names[members['cluster_class'].iloc[0]]}\n{(~wrong).mean():.0%} of {len(members)}")
         else:
-            titles.append(f"{k}: {len(members)} images" if len(members) else f"{k}: empty")
+            titles.append(f"{k}: empty" if members.empty else f"{k}\nmembers: {len(members)}")
     return grid(rows, row_titles=titles)
 
 
