@@ -157,6 +157,7 @@ class EUMS(Training):
     reassign_epochs: tuple[int, ...] = _field((5,), "0-based epochs before which clean images are ranked again")
     reassign_share: float = _field(0.5, "share of the clean images that stays clean at a reassignment", gt=0, le=1)
     inference: Literal["student", "teacher"] = _field("student", "the network that is evaluated")
+    watch: int = _field(0, "unclean images whose labels by student and teacher are kept before every epoch, to look at", ge=0)
 
     @property
     def evaluates_teacher(self) -> bool:
@@ -246,6 +247,7 @@ LAPTOP: dict[str, tuple[Any, str]] = {
     "eums.ramp_up_epochs": (3.0, "the schedule's proportions for fewer epochs; the teacher is warm from the start"),
     "eums.reassign_epochs": ((3,), "see eums.ramp_up_epochs"),
     "eums.inference": ("teacher", "the averaged network is the steadier one"),
+    "eums.watch": (8, "the book shows how student and teacher change; the training is not touched"),
     "evaluation.size": (224, "the size of the network's input"),
 }
 

@@ -1,7 +1,8 @@
 """Stage 5, EUMS: dynamic reassignment and self-training with a mean teacher (section 10).
 
 In: the clean and unclean images, the pseudo-labels, and ``basic_oc`` where the student is warm-started.
-Out: ``eums.safetensors`` (student), ``eums_teacher.safetensors``, ``eums_history.csv``, ``splits.csv`` (clean images by epoch).
+Out: ``eums.safetensors`` (student), ``eums_teacher.safetensors``, ``eums_history.csv``, ``splits.csv`` (clean images by epoch), and with
+``eums.watch`` what both say about a few unclean images before each epoch and at the end, ``watched/epoch_E.npz``.
 
 Without self-training (rows of the paper's ablation; how is inferred, the text does not say) the student learns from base and clean
 images alone, as in the basic framework, and there is no teacher.
@@ -10,6 +11,7 @@ images alone, as in the basic framework, and there is no teacher.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ncdss_lib.data.base import read_truth
 from ncdss_lib.data.views import Source
+from ncdss_lib.inference import predict
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.models.segmenter import upsample, warm_start
 from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher, settle_disputes
@@ -74,6 +77,39 @@ def eums_step(student: Any, teacher: Any, batches: Batches, weight: float, run: 
     return {"loss": loss, "base": on_base, "clean": on_clean, "unclean": on_unclean, "kept": (taught != IGNORE).float().mean()}
 
 
+def watch(run: Run, path: Path, ids: Sequence[str], student: nn.Module, teacher: nn.Module) -> None:
+    """Keep what student and teacher say about some images, unless it is kept already (a run that goes on, whose networks are older now).
+
+    Args:
+        path: an ``.npz`` file with ``ids``, and for ``student`` and ``teacher`` labels, uint8 [n, S, S], and under ``NAME_probability``
+            the probability of each label, uint8 [n, S, S], 255 for certain.
+    """
+    if not ids or path.is_file():
+        return
+    rows: list[tuple[str, dict[str, np.ndarray]]] = []
+    for name, network in {"student": student, "teacher": teacher}.items():
+        for batch, logits in predict(run, network, ids, run.views.size, "watch"):
+            probability, label = logits.softmax(1).max(1)
+            both = (x.to(torch.uint8).cpu().numpy() for x in (label, (probability * 255).round()))
+            rows += [(i, {name: own, f"{name}_probability": p}) for i, own, p in zip(batch, *both, strict=True)]
+    found: dict[str, dict[str, np.ndarray]] = {i: {} for i in ids}
+    for i, own in run.runtime.gather(rows):
+        found[i] |= own
+    if run.runtime.is_main:
+        path.parent.mkdir(exist_ok=True)
+        maps: dict[str, Any] = {key: np.stack([own[key] for own in found.values()]) for key in found[ids[0]]}
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, ids=np.array(ids), **maps)
+        temporary.replace(path)
+
+
+def read_watched(folder: Path) -> dict[int, dict[str, np.ndarray]]:
+    """What :func:`watch` kept in the folder of the stage: epoch -> arrays; empty where nothing was kept."""
+    files = {int(path.stem.removeprefix("epoch_")): path for path in (folder / "watched").glob("epoch_*.npz")}
+    return {epoch: dict(np.load(files[epoch])) for epoch in sorted(files)}
+
+
 def compute(run: Run, folder: Path) -> dict[str, Any]:
     """Train student and teacher."""
     config, clusters = run.recipe.eums, run.clusters["eums"]
@@ -115,6 +151,12 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
         clean.ids = table.loc[table["clean"], "id"].tolist()
         splits[f"epoch_{epoch}"] = pd.Series(ranking.index.isin(clean.ids), index=ranking.index)
 
+    watched = unclean.ids[:: max(1, len(unclean.ids) // max(1, config.watch))][: config.watch] if config.self_training else []
+
+    def before_epoch(epoch: int, student: Any) -> None:
+        reassign(epoch, student)
+        watch(run, folder / "watched" / f"epoch_{epoch}.npz", watched, student, teacher)
+
     def step_loss(student: Any, batches: Batches, epoch: int) -> Losses:
         if not config.self_training:
             return supervised_step(student, batches, run)
@@ -122,9 +164,10 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
 
     fit(
         run, "eums", student, [base, clean, unclean] if config.self_training else [base, clean], step_loss, config, folder,
-        extra={"teacher": teacher} if config.self_training else {}, before_epoch=reassign,
+        extra={"teacher": teacher} if config.self_training else {}, before_epoch=before_epoch,
         validate=lambda student: novel_miou(run, teacher if config.evaluates_teacher else student),
     )  # fmt: skip
+    watch(run, folder / "watched" / f"epoch_{config.epochs}.npz", watched, student, teacher)
     if run.runtime.is_main:
         pd.DataFrame(splits).to_csv(folder / "splits.csv")
     return {"clean": len(clean.ids), "unclean": len(unclean.ids), "epochs": config.epochs}

@@ -10,11 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from ncdss_lib.inference import load_model, load_weights, predict
 from ncdss_lib.pipeline import Run, open_run
 from ncdss_lib.stages import eums
 from ncdss_lib.stages.entropy_ranking import read_ranking
 from ncdss_lib.stages.eums import ramp_up
+from ncdss_lib.viz import artefacts
 from tests.conftest import TINY_LAPTOP
 
 
@@ -161,9 +164,54 @@ def test_the_whole_stage_leaves_student_teacher_and_history(voc, ranked, tmp_pat
     run = open_run("pascal5i", str(voc), 0, 0, "laptop", str(out), TINY_LAPTOP)
     folder = run.ensure("eums")
     names = {p.name for p in folder.iterdir()}
-    assert names == {"eums.safetensors", "eums_teacher.safetensors", "eums_history.csv", "splits.csv", "reassigned_1.csv", "manifest.json"}
+    assert names == {
+        "eums.safetensors",
+        "eums_teacher.safetensors",
+        "eums_history.csv",
+        "splits.csv",
+        "reassigned_1.csv",
+        "watched",
+        "manifest.json",
+    }
     history = pd.read_csv(folder / "eums_history.csv")
     assert {"epoch", "steps", "loss", "base", "clean", "unclean", "kept"} <= set(history)
     assert len(history) == 3
     counts = json.loads((folder / "manifest.json").read_text())["numbers"]
     assert counts["clean"] + counts["unclean"] == len(read_ranking(out / "entropy_ranking"))
+
+
+def test_what_is_watched_is_what_the_networks_say_and_does_not_touch_them(voc, ranked, tmp_path):
+    runs = {}
+    for count in (0, 3):
+        out = Path(shutil.copytree(ranked, tmp_path / f"run{count}"))
+        runs[count] = open_run("pascal5i", str(voc), 0, 0, "laptop", str(out), [*TINY_LAPTOP, f"eums.watch={count}"])
+    folders = {count: run.ensure("eums") for count, run in runs.items()}
+    for name in ("eums", "eums_teacher"):
+        without, watched = (load_file(folder / f"{name}.safetensors") for folder in folders.values())
+        assert all(torch.equal(without[key], watched[key]) for key in without)
+    assert not (folders[0] / "watched").exists()
+    kept, run = eums.read_watched(folders[3]), runs[3]
+    assert list(kept) == [0, 1, 2, 3]
+    ids = kept[0]["ids"].tolist()
+    assert len(ids) == 3
+    ranking = read_ranking(run.folder / "entropy_ranking")
+    assert set(ids) <= set(ranking.index[ranking["split"] == "unclean"])
+    basic, student, teacher = load_model(run, "basic_oc"), load_model(run, "eums", folder=None), artefacts.load_teacher(run)
+    if run.recipe.eums.evaluates_teacher:
+        load_weights(student, folders[3] / "eums.safetensors")
+    for network, epoch, name in ((basic, 0, "student"), (basic, 0, "teacher"), (student, 3, "student"), (teacher, 3, "teacher")):
+        logits = torch.cat([batch for _, batch in predict(run, network, ids, run.views.size)])
+        probability, label = logits.softmax(1).max(1)
+        assert np.array_equal(label.numpy(), kept[epoch][name])
+        assert np.array_equal((probability * 255).round().numpy(), kept[epoch][f"{name}_probability"])
+
+
+def test_a_resumed_run_keeps_what_it_watched(monkeypatch, voc, ranked, tmp_path):
+    broken = Recorder(interrupt_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        compute(monkeypatch, voc, ranked, tmp_path / "eums", broken)
+    earlier = {p.name: p.read_bytes() for p in (tmp_path / "eums" / "watched").glob("*.npz")}
+    assert len(earlier) == 3  # before epochs 0, 1 and 2
+    compute(monkeypatch, voc, ranked, tmp_path / "eums", Recorder())
+    assert {p.name: p.read_bytes() for p in (tmp_path / "eums" / "watched").glob("*.npz") if p.name in earlier} == earlier
+    assert sorted(eums.read_watched(tmp_path / "eums")) == [0, 1, 2, 3]
