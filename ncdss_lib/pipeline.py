@@ -7,6 +7,7 @@ manifest of everything that it was made from; it is made again only when that ch
 from __future__ import annotations
 
 import copy
+import json
 import os
 import platform
 import time
@@ -323,6 +324,27 @@ def open_run(
     data = open_dataset(dataset, data_root, cache_root(), settings.data)
     device = device or os.environ.get("NCDSS_DEVICE") or "auto"
     return Run(data, fold, seed, settings, run_folder(dataset, fold, recipe, seed, out), device)
+
+
+def reopen(folder: str | Path, data_root: str | None = None, device: str | None = None) -> Run:
+    """The run in a folder, by what its report.json says it was made with.
+
+    Args:
+        data_root: folder of the images, which no report names; None takes ``$NCDSS_DATA_ROOT``.
+
+    Raises:
+        InputError: the folder holds no report of a finished run, or the data are not there.
+    """
+    path = Path(folder) / "report.json"
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing: {folder} is not the folder of a finished run. `ncdss run` makes one, or ends one that was begun."
+        )
+    report = read_json(path)
+    recipe = Recipe.model_validate_json(json.dumps({"name": report["recipe"], **report["config"]}))
+    data = open_dataset(report["dataset"], data_root, cache_root(), recipe.data)
+    device = device or os.environ.get("NCDSS_DEVICE") or "auto"
+    return Run(data, report["fold"], report["seed"], recipe, Path(folder), device)
 
 
 def _versions() -> dict[str, str]:
