@@ -226,10 +226,10 @@
       const panel = new Panel(redraw), names = table(data.look).names, tiles = h("ul", { class: "ncdss-tiles", tabindex: 0, role: "list", "aria-label": "members of the cluster" });
       const k = panel.range("K", "clusters K", { value: data.choices.indexOf(data.chosen), min: 0, max: data.choices.length - 1, step: 1, text: (v) => `K = ${data.choices[v]}` });
       const cluster = panel.choice("cluster", "cluster", [], 1);
-      const images = data.thumbnails.map((src, i) => {
+      const images = new Map(data.thumbnails.map(([i, id, src]) => {
         const name = data.mainClass[i] ? names[data.mainClass[i]] : "no novel class";
-        return h("li", { class: "ncdss-tile", title: `${data.ids[i]}: ${name}` }, h("img", { src, alt: `${data.ids[i]}, really ${name}` }));
-      });
+        return [i, h("li", { class: "ncdss-tile", title: `${id}: ${name}` }, h("img", { src, alt: `${id}, really ${name}` }))];
+      }));
       body.append(tiles, panel.finish());
       let offered = 0;
       return async () => {
@@ -247,13 +247,12 @@
           offered = K;
         }
         const chosen = Number(cluster.value), mine = about[chosen - 1];
-        tiles.replaceChildren(...groups[chosen - 1].map((i) => {
-          images[i].className = `ncdss-tile ${data.mainClass[i] === mine.label && mine.label ? "ncdss-clean" : "ncdss-unclean"}`;
-          return images[i];
-        }));
+        const shown = groups[chosen - 1].filter((i) => images.has(i));
+        for (const i of shown) images.get(i).className = `ncdss-tile ${data.mainClass[i] === mine.label && mine.label ? "ncdss-clean" : "ncdss-unclean"}`;
+        tiles.replaceChildren(...shown.map((i) => images.get(i)));
         const withClass = data.mainClass.filter((c) => c > 0).length;
         panel.read([
-          ["images", "images in this cluster", String(mine.images)],
+          ["images", "images in this cluster", shown.length < mine.images ? `${mine.images}, ${shown.length} shown` : String(mine.images)],
           ["class", "class of most of them", mine.label ? names[mine.label] : NONE],
           ["right", "that are of this class", percent(mine.right, mine.images)],
           ["purity", `purity with K = ${K}`, percent(about.reduce((sum, a) => sum + a.right, 0), withClass)],

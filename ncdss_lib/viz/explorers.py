@@ -119,8 +119,7 @@ def threshold(model: view_models.Threshold, title: str, text: str, still: Figure
 def clusters(model: view_models.Clusters, title: str, text: str, still: Figure, alt: str) -> Explorer:
     """Pick K and a cluster, see its members and how pure it is."""
     data = {
-        "ids": model.ids,
-        "thumbnails": [_photo(t) for t in model.thumbnails],
+        "thumbnails": [[row, model.ids[row], _photo(pixels)] for row, pixels in model.thumbnails.items()],
         "mainClass": model.main_class.tolist(),
         "assign": {str(k): model.assign(k).tolist() for k in model.choices},
         "choices": model.choices,

@@ -210,19 +210,22 @@ def _mixed_first(run: Run, count: int) -> list[str]:
 # --- clusters ---------------------------------------------------------------------------------------------------------------------------
 
 
+THUMBNAILS = 200
+
+
 @dataclass(frozen=True)
 class Clusters:
     """The prototypes of a run, to be divided into any number of clusters.
 
     Attributes:
-        thumbnails: of each image that has a pseudo-label, its novel mask in colour, the rest pale; uint8 [72, 72, 3].
+        thumbnails: by position in ``ids``, at most :data:`THUMBNAILS` of them, evenly: pale outside the novel mask; uint8 [72, 72, 3].
         main_class: the novel class of most pixels under each mask, contiguous id; 0 where there is none.
         assign: K -> cluster of each image, int [N] in 1..K.
         choices: values of K to offer, and ``chosen``, the K of ``basic``.
     """
 
     ids: list[str]
-    thumbnails: list[np.ndarray]
+    thumbnails: dict[int, np.ndarray]
     main_class: np.ndarray
     assign: Callable[[int], np.ndarray]
     choices: list[int]
@@ -256,7 +259,8 @@ def clusters_model(run: Run) -> Clusters:
     main_class = artefacts.pseudo_label_table(run, run.clusters["basic"])["main_class"].to_numpy()
     wanted = {round(run.labels.num_novel * factor) for factor in (0.4, 0.6, 0.8, 1, 1.2, 1.6, 2, 2.4, 3)} | set(own)
     choices = sorted(k for k in wanted if 2 <= k <= len(ids))
-    return Clusters(ids, [_thumbnail(run, i) for i in ids], main_class, assign, choices, run.clusters["basic"], class_look(run.labels))
+    thumbnails = {ids.index(i): _thumbnail(run, i) for i in artefacts.thin(ids, THUMBNAILS)}
+    return Clusters(ids, thumbnails, main_class, assign, choices, run.clusters["basic"], class_look(run.labels))
 
 
 def _thumbnail(run: Run, image_id: str, side: int = 72) -> np.ndarray:

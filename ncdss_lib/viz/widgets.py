@@ -177,8 +177,9 @@ def explore_clusters(run: AnyRun) -> ipywidgets.VBox | Explorer:
         chosen = min(chosen, clusters)
         of, about = model.assign(clusters), model.members(clusters, chosen)
         tiles = [
-            Panel(model.thumbnails[n], edge=GOOD if model.main_class[n] == about["label"] and about["label"] else BAD)
-            for n in np.flatnonzero(of == chosen)[:48]
+            Panel(pixels, edge=GOOD if model.main_class[n] == about["label"] and about["label"] else BAD)
+            for n, pixels in model.thumbnails.items()
+            if of[n] == chosen
         ]
         rows: list[list[Panel | None]] = [list(tiles[n : n + 12]) for n in range(0, len(tiles), 12)]
         numbers = {"images": str(about["images"]), "class of most": run.labels.names[int(about["label"])] if about["label"] else "–"}
