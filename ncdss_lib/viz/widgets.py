@@ -255,11 +255,17 @@ def explore_entropy(run: AnyRun) -> ipywidgets.VBox | Explorer:
 # --- 06 EUMS ----------------------------------------------------------------------------------------------------------------------------
 
 
-def explore_teacher(run: AnyRun) -> ipywidgets.VBox | Explorer:
-    """Student and teacher over the epochs; live, the finished teacher on any unclean image, with any confidence threshold."""
+def explore_teacher(run: AnyRun) -> ipywidgets.VBox | Explorer | figures.Picture:
+    """Student and teacher over the epochs; live, the finished teacher on any unclean image, with any confidence threshold.
+
+    A run that watched no image (``eums.watch=0``, as in ``paper``) has only the end to show, as a still picture.
+    """
     run = _opened(run)
     if not is_live():
         model = view_models.teaching_model(run)
+        if not model.epochs:
+            splits = artefacts.read_splits(run.folder / "eums")
+            return figures.self_training(run, artefacts.thin(splits.index[~splits.iloc[:, -1]].tolist(), 4))
         still = figures.self_training(run, [p.id for p in model.pictures[:3]])
         text = (
             "A few unclean images before each epoch and at the end. Move the epoch to see the student change and the teacher follow; "
