@@ -46,6 +46,9 @@ class Explorer:
     still: Figure
     alt: str
 
+    def __repr__(self) -> str:
+        return f"<explorer of {self.kind}: {self.title}>"  # a notebook keeps this text beside the HTML
+
     def _repr_html_(self) -> str:
         data = json.dumps(self.data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
         name = f"ncdss-{self.kind}-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
