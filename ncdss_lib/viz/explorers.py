@@ -54,7 +54,7 @@ class Explorer:
         name = f"ncdss-{self.kind}-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
         return f"""<figure class="ncdss-explorer" id="{name}" data-kind="{self.kind}">
 <style>{_asset("explorer.css")}</style>
-<figcaption id="{name}-title"><strong>{html.escape(self.title)}</strong> {html.escape(self.text)}</figcaption>
+<figcaption class="ncdss-about" id="{name}-title"><strong>{html.escape(self.title)}</strong> {html.escape(self.text)}</figcaption>
 <img class="ncdss-still" src="{_still(self.still)}" alt="{html.escape(self.alt)}">
 <script type="application/json">{data}</script>
 <script>{_asset("explorer.js")}
