@@ -165,6 +165,7 @@ def test_a_themed_figure_is_one_figure_with_two_pictures(project):
     }
     assert page.count("The caption.") == 1
     assert page.count("<figure") == 1
+    assert re.search(r"</div>\s*<figcaption>", page)  # in a box: the theme hides a caption that is a sibling of a hidden picture
 
 
 def test_light_and_dark_drawings_differ_in_colours_only():

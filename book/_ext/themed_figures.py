@@ -26,7 +26,9 @@ class ThemedFigure(Figure):
                 dark["uri"] = path.replace("{theme}", "dark")
                 light["classes"].append("only-light")
                 dark["classes"].append("only-dark")
-                figure.insert(figure.index(light) + 1, dark)
+                # In a box of their own: the theme hides the caption that follows a picture of the other theme.
+                figure.replace(light, box := nodes.container())
+                box += [light, dark]
         return made
 
 
