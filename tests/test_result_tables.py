@@ -81,8 +81,9 @@ def test_tables_show_mean_and_spread_and_follow_every_change_of_the_files(projec
     assert "2 runs: fold 0 with seed 0, 1." in text
     assert "not comparable with any published number" in text
     assert "basic framework 42.0 ± 2.8 42.0 ± 2.8" in text
+    assert "42.0\u00a0±\u00a02.8" in (project / "out" / "html" / "index.html").read_text()
     assert "EUMS minus basic framework +23.0 4.2 2 of 2" in text
-    assert "one-to-one; leftover clusters are errors" in text
+    assert "one-to-one; leftover clusters are errors 32.0 ± 2.8 40.0 ± 0.0 55.0 ± 7.1" in text
     assert "square (novel)" in text
     assert "in 2 of 2 runs" in text
     assert "Table 1 Caption 2." in text

@@ -34,10 +34,19 @@ from ncdss_lib.errors import InputError
 logger = logging.getLogger(__name__)
 
 NOT_RUN = "not run"
+
+
+def novel_by_protocol(found: pd.DataFrame) -> pd.DataFrame:
+    """Novel mIoU, a row a protocol and a column a model, both in the order of the report."""
+    table = report.protocol_table(found)
+    wide = table.pivot(index="protocol", columns="model", values="novel")
+    return wide.loc[list(dict.fromkeys(table["protocol"])), list(dict.fromkeys(table["model"]))]
+
+
 TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "novel": report.novel_table,
     "scores": report.score_table,
-    "protocols": report.protocol_table,
+    "protocols": novel_by_protocol,
     "differences": report.difference_table,
     "gain": report.gain_table,
     "classes": lambda found: report.class_table(sorted(set(found["path"]))),
@@ -91,7 +100,8 @@ def markdown(kind: str, dataset: str, recipe: str, found: pd.DataFrame) -> str:
             table = pd.DataFrame({"result": [NOT_RUN]}, index=[f"{dataset}, {recipe} recipe"])
     else:
         table = TABLES[kind](found)
-    return table.fillna("").to_markdown(disable_numparse=True, index=kind != "protocols" or found.empty)
+    text = table.fillna("").to_markdown(disable_numparse=True)
+    return text.replace(" ± ", "\u00a0±\u00a0").replace(NOT_RUN, NOT_RUN.replace(" ", "\u00a0"))  # a number is not broken over lines
 
 
 class ResultTable(SphinxDirective):
