@@ -9,3 +9,6 @@ document.addEventListener("DOMContentLoaded", () => {
     link.append(image);
   }
 });
+
+// On paper nothing can be unfolded.
+window.addEventListener("beforeprint", () => document.querySelectorAll(".bd-article details").forEach((part) => part.setAttribute("open", "")));
