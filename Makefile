@@ -15,10 +15,10 @@ RUN ?= $(or $(NCDSS_RUNS),runs)/$(DATASET)/fold$(firstword $(FOLDS))/$(RECIPE)/s
 NOTEBOOKS := $(wildcard notebooks/[0-9][0-9]_*.md)
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce book notebooks lint format test test-slow lab clean
+.PHONY: help env reproduce book notebooks lint format test test-slow test-book browser-tools lab clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 	@echo
 	@echo 'Variables: DATASET=$(DATASET) DATA_ROOT=$(DATA_ROOT) FOLDS="$(FOLDS)" SEEDS="$(SEEDS)" RECIPE=$(RECIPE)'
 	@echo '           OVERRIDES="$(OVERRIDES)" (stage.field=value ...) JOBS=$(JOBS) VENV=$(VENV) PYTHON=$(PYTHON)'
@@ -58,6 +58,12 @@ test: lint ## lint, types and the tests that take seconds
 
 test-slow: env ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-book: browser-tools reproduce ## the tests of the executed and built book in a browser
+	NCDSS_BOOK_RUN='$(abspath $(RUN))' $(BIN)/python -m pytest -m book
+
+browser-tools: env ## what the browser tests need: axe-core; under CI as root also chromium
+	.ci/browser-tools $(VENV)
 
 lab: env ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
