@@ -3,7 +3,6 @@
 (() => {
   "use strict";
   const IGNORE = 255, NONE = "–";
-  let count = 0;
 
   function h(tag, attributes = {}, ...children) {
     const node = document.createElement(tag);
@@ -74,7 +73,7 @@
       this.canvas = h("canvas", { role: "img", "aria-label": label });
       this.point = h("p", { class: "ncdss-point" }, "Point at the picture to read a pixel.");
       this.node = h("div", { class: "ncdss-board" }, this.canvas, this.point);
-      this.canvas.addEventListener("pointermove", (event) => this.read(event));
+      for (const event of ["pointermove", "pointerdown"]) this.canvas.addEventListener(event, (e) => this.read(e)); // a tap does not move
     }
     show(open, left, right = null, divider = 1, description = "") {
       const { width, height, photo } = open, out = new ImageData(width, height);
@@ -118,7 +117,8 @@
     }
     finish() { this.node.append(this.list, this.legendNode); return this.node; }
     row(label, control, ...more) {
-      control.id = `ncdss-control-${++count}`;
+      window.ncdssControls = (window.ncdssControls ?? 0) + 1; // over all explorers of the page, each of which brings this script
+      control.id = `ncdss-control-${window.ncdssControls}`;
       control.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab takes the arrow keys otherwise
       const row = h("div", { class: "ncdss-control" }, h("label", { for: control.id }, label), ...more);
       this.node.append(row);
@@ -181,7 +181,7 @@
         panel.read(shown.map((name) => {
           const map = opened.maps[name], sizes = new Map();
           for (const label of map) sizes.set(label, (sizes.get(label) ?? 0) + 1);
-          const parts = [...sizes].sort((a, b) => b[1] - a[1]).slice(0, 4);
+          const parts = [...sizes].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, 4);
           return [name, name, parts.map(([label, n]) => `${looks[name][1].names[label] ?? label} ${percent(n, map.length)}`).join(", ")];
         }));
         const entries = new Map(shown.flatMap((name) => present(looks[name][0], opened.maps[name])).map((entry) => [entry[1], entry]));
@@ -205,7 +205,7 @@
           if (left && truth[i] !== IGNORE) { known++; novel += truth[i] > data.numBase; }
           return sure ? own : left ? 254 : 0;
         });
-        const own = { ...look, colours: look.colours.with(254, [213, 94, 0]), names: { ...look.names, 254: "novel mask M" } };
+        const own = { ...look, colours: look.colours.map((colour, k) => (k === 254 ? [213, 94, 0] : colour)), names: { ...look.names, 254: "novel mask M" } };
         const beside = { truth: labelLayer(truth, look), photo: photoLayer, probability: heatLayer(probability, "probability") };
         board.show(opened, labelLayer(shown, own), beside[right.value], Number(divider.value), `threshold ${t.toFixed(2)}`);
         const stays = data.counts.map((row) => row.reduce((sum, n, bin) => sum + (bin / 255 <= t ? n : 0), 0));
@@ -254,7 +254,7 @@
         panel.read([
           ["images", "images in this cluster", shown.length < mine.images ? `${mine.images}, ${shown.length} shown` : String(mine.images)],
           ["class", "class of most of them", mine.label ? names[mine.label] : NONE],
-          ["right", "that are of this class", percent(mine.right, mine.images)],
+          ["right", "that are of this class", mine.label ? percent(mine.right, mine.images) : NONE],
           ["purity", `purity with K = ${K}`, percent(about.reduce((sum, a) => sum + a.right, 0), withClass)],
         ]);
         panel.legend([["var(--good)", "of the cluster's class", false], ["var(--bad)", "of another class, or of none (dashed)", false]]);
@@ -339,11 +339,12 @@
         for (const E of data.epochs) {
           const sums = everything.map(({ maps }) => measure(maps, E, 0));
           const novel = sums.reduce((s, m) => s + m.novel, 0);
-          for (const who of ["student", "teacher"]) points[who].push(novel ? sums.reduce((s, m) => s + m[who], 0) / novel : 0);
+          if (!novel) return null; // nobody knows the truth of these images
+          for (const who of ["student", "teacher"]) points[who].push(sums.reduce((s, m) => s + m[who], 0) / novel);
         }
         return points;
       };
-      let drawn = null;
+      let drawn;
       return async () => {
         const { maps, ...opened } = await open(data.pictures[picture.value]), E = data.epochs[epoch.value], level = Math.round(Number(tau.value) * data.steps);
         const sure = maps[`sure_${E}`], taught = maps[`teacher_${E}`].map((label, i) => (sure[i] >= level ? label : IGNORE));
@@ -360,8 +361,8 @@
         const used = [left.value, right.value], entries = used.filter((u) => u !== "truth").flatMap((u) => present(data.pseudoLook, layer[u][0]));
         if (used.includes("truth")) entries.push(...present(data.truthLook, maps.truth));
         panel.legend([...new Map(entries.map((entry) => [entry[1], entry])).values()]);
-        drawn ??= await curves();
-        chart.replaceChildren(lineChart(drawn, Number(epoch.value), "novel pixels labelled rightly, all images shown here", data.epochs));
+        if (drawn === undefined) drawn = await curves();
+        if (drawn) chart.replaceChildren(lineChart(drawn, Number(epoch.value), "novel pixels labelled rightly, all images shown here", data.epochs));
       };
     },
 

@@ -50,7 +50,7 @@ class Explorer:
         return f"<explorer of {self.kind}: {self.title}>"  # a notebook keeps this text beside the HTML
 
     def _repr_html_(self) -> str:
-        data = json.dumps(self.data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+        data = json.dumps(self.data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")  # no name closes or opens a tag
         name = f"ncdss-{self.kind}-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
         return f"""<figure class="ncdss-explorer" id="{name}" data-kind="{self.kind}">
 <style>{_asset("explorer.css")}</style>
@@ -58,7 +58,7 @@ class Explorer:
 <img class="ncdss-still" src="{_still(self.still)}" alt="{html.escape(self.alt)}">
 <script type="application/json">{data}</script>
 <script>{_asset("explorer.js")}
-ncdssExplore(document.getElementById("{name}"));</script>
+ncdssExplore(document.currentScript?.closest("figure") ?? document.getElementById("{name}"));</script>
 </figure>"""
 
 
