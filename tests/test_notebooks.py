@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
 import nbformat
 import pytest
+from PIL import Image
 
-from ncdss_lib import batch
+from ncdss_lib import batch, exercises
+from ncdss_lib.data.files import SALIENCY
+from ncdss_lib.pipeline import open_run
+from ncdss_lib.viz.own_images import draw_collection
+from tests.conftest import OVERRIDES
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 STEMS = sorted({path.stem for path in FOLDER.glob("[0-9][0-9]_*")})
@@ -45,3 +52,88 @@ def test_no_code_cell_is_longer_than_a_screen(stem):
     cells = batch.read_notebook(FOLDER / f"{stem}.ipynb").cells
     long = [c.source for c in cells if c.cell_type == "code" and len(c.source.splitlines()) > 30]
     assert not long
+
+
+KINDS = ("predict", "compute", "implement", "think")
+HEADING = re.compile(r"^### Exercise (\d+)\.(\d+): .+ \((\w+)\)$", re.MULTILINE)
+CHECK = re.compile(r"exercises\.(check_\w+)\(")
+
+
+def exercises_of(stem):
+    """(number, kind, its cells) of each exercise of a notebook, in order."""
+    found = []
+    for cell in batch.read_notebook(FOLDER / f"{stem}.ipynb").cells:
+        for chapter, number, kind in HEADING.findall(cell.source) if cell.cell_type == "markdown" else ():
+            assert int(chapter) == int(stem[:2])
+            found.append((int(number), kind, []))
+        if found:
+            found[-1][2].append(cell)
+    return found
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_notebook_has_three_to_five_exercises_that_rise(stem):
+    found = exercises_of(stem)
+    assert [number for number, _, _ in found] == list(range(1, len(found) + 1))
+    assert 3 <= len(found) <= 5
+    kinds = [kind for _, kind, _ in found]
+    assert set(kinds) <= set(KINDS)
+    assert kinds[0] in ("predict", "compute")
+    assert "implement" in kinds
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_an_exercise_has_a_folded_solution_that_calls_the_same_check(stem):
+    for _, kind, (text, *cells) in exercises_of(stem):
+        if kind == "think":
+            assert "<details><summary>Solution</summary>" in text.source
+            assert not cells
+            continue
+        question, solution = cells
+        assert {"solution", "hide-cell"} <= set(solution.metadata["tags"])
+        assert solution.metadata["jupyter"]["source_hidden"]
+        assert not question.metadata.get("tags")
+        assert CHECK.findall(question.source) == CHECK.findall(solution.source)
+        assert len(CHECK.findall(question.source)) == 1
+        assert max(len(cell.source.splitlines()) for cell in cells) <= 15
+
+
+def test_every_check_is_an_exercise():
+    asked = {name for stem in STEMS for _, _, cells in exercises_of(stem) for cell in cells for name in CHECK.findall(cell.source)}
+    generic = {"check_function", "check_values", "check_word"}
+    assert asked == {name for name in vars(exercises) if name.startswith("check_")} - generic
+
+
+def assignments(source):
+    """The statements of a cell that make something, without those that draw or show it."""
+    makes = ast.Import, ast.ImportFrom, ast.Assign
+    return ast.unparse(ast.Module([node for node in ast.parse(source).body if isinstance(node, makes)], []))
+
+
+def value_of(source, names):
+    """Run a cell; return the value of its last statement."""
+    *body, last = ast.parse(source).body
+    exec(compile(ast.Module(body, []), "cell", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_exercises_wait_for_an_answer_and_solutions_are_right(stem, voc, finished, tmp_path):
+    names = DEFAULTS | {"dataset": "pascal5i", "data_root": str(voc), "out": str(finished["laptop"]), "overrides": OVERRIDES["laptop"]}
+    if stem == "08_your_own_images":  # its run is a training of minutes: a collection, and what its report says
+        root = tmp_path / "collection"
+        draw_collection(root, labelled=4, unlabelled=2, val=1)
+        (root / SALIENCY).mkdir()
+        for photo in (root / "unlabelled").iterdir():
+            Image.open(photo).convert("L").save(root / SALIENCY / f"{photo.stem}.png")
+        report = {"models": {"eums": {"novel_miou": None}}}
+        names |= {"root": root, "open_run": open_run, "own": SimpleNamespace(report=lambda: report)}
+    else:
+        for cell in batch.read_notebook(FOLDER / f"{stem}.ipynb").cells:
+            if "### Exercise" in cell.source:
+                break
+            if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+                exec(assignments(cell.source), names)
+    for _, _, (_, *cells) in exercises_of(stem):
+        for cell, reply in zip(cells, ("**Not answered yet:**", "**Right:**"), strict=False):
+            assert value_of(cell.source, names).data.startswith(reply)
