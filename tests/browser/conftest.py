@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -32,9 +33,9 @@ AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 AXE_PLACES = (Path(sys.prefix, "node_modules"), Path(sys.prefix, "lib", "node_modules"), REPO / "node_modules")
 
 
-def missing(what: str) -> NoReturn:
+def missing(what: str, remedy: str = "`make browser-tools` installs what the browser tests need") -> NoReturn:
     """Skip, or fail where nothing may be missing."""
-    reason = f"{what} is missing: `make browser-tools` installs what the browser tests need"
+    reason = f"{what} is missing: {remedy}"
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -50,6 +51,12 @@ def eventually(look: Callable[[], Any], wanted: Callable[[Any], bool], seconds: 
         time.sleep(0.03)
 
 
+def nothing(found: list[str]) -> None:
+    """Fail with what was found, a line each."""
+    if found:
+        pytest.fail("\n".join([f"{len(found)} found:", *found]), pytrace=False)
+
+
 class Browser:
     """One window. ``open`` forgets what was logged before, so that each test reads its own page's log."""
 
@@ -61,6 +68,10 @@ class Browser:
     def open(self, address: str, width: int = 1200, height: int = 900) -> None:
         self.device(width, height)
         self.driver.get("about:blank")  # so that a page that differs by its #fragment alone is loaded anew
+        origin = urlsplit(address)
+        self.command(
+            "Storage.clearDataForOrigin", origin=f"{origin.scheme}://{origin.netloc}", storageTypes="local_storage"
+        )  # a first visit
         self._read_logs()
         self._console, self._events = [], []
         self.driver.get(address)
@@ -119,7 +130,13 @@ class Browser:
 
     def theme(self, name: str) -> None:
         """``light`` or ``dark``, as the theme's own switch leaves the page."""
-        self.js("document.documentElement.dataset.theme = document.documentElement.dataset.mode = arguments[0]", name)
+        self.js(
+            "const still = document.createElement('style');"
+            "still.textContent = '*, *::before, *::after { transition: none !important; animation: none !important }';"
+            "document.head.append(still);"
+            "document.documentElement.dataset.theme = document.documentElement.dataset.mode = arguments[0]",
+            name,
+        )
         self.js("return new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
 
     def axe(self, within: str = "html") -> list[str]:
