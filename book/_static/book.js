@@ -10,5 +10,11 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
-// On paper nothing can be unfolded.
-window.addEventListener("beforeprint", () => document.querySelectorAll(".bd-article details").forEach((part) => part.setAttribute("open", "")));
+// On paper nothing can be unfolded, and the background is white.
+let themeOnScreen;
+window.addEventListener("beforeprint", () => {
+  document.querySelectorAll(".bd-article details").forEach((part) => part.setAttribute("open", ""));
+  themeOnScreen = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
+});
+window.addEventListener("afterprint", () => (document.documentElement.dataset.theme = themeOnScreen));
