@@ -44,6 +44,7 @@ GRACE = 30.0  # seconds in which a child that must end can end its kernel
 CLUSTERS = ("slurm", "local")
 PACKAGE = Path(__file__).resolve().parent
 PATTERN = "[0-9][0-9]_*.ipynb"
+SOURCES = (".py", ".js", ".css")
 
 
 # --- the notebooks ----------------------------------------------------------------------------------------------------------------------
@@ -113,15 +114,26 @@ def check_parameters(notebook_path: Path, parameters: Mapping[str, Any]) -> None
 # --- one notebook -----------------------------------------------------------------------------------------------------------------------
 
 
-def execution_key(notebook: NotebookNode, parameters: Mapping[str, Any], inputs: str = "") -> str:
-    """What an executed notebook was made from: the cells' source, the library's source, the parameters and ``inputs`` (the data)."""
+def library_digest() -> str:
+    """Of the source of this package: its modules, and the scripts and styles that it puts into outputs."""
     digest = hashlib.sha256()
-    for cell in notebook.cells:
-        digest.update(f"{cell.cell_type}\0{cell.source}\0".encode())
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in SOURCES):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(json.dumps([dict(parameters), inputs], sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def execution_key(notebook: NotebookNode, parameters: Mapping[str, Any], inputs: str = "") -> str:
+    """What an executed notebook was made from: its code, the library's source, the parameters and ``inputs`` (the data).
+
+    Its text is not among them: other words around the same code change no result.
+    """
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps([code, library_digest(), dict(parameters), inputs], sort_keys=True).encode()).hexdigest()
+
+
+def cores() -> int:
+    """Processor cores that this process and its kernels may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_current(executed: Path, key: str) -> bool:
@@ -159,7 +171,7 @@ def execute(
     """
     check_parameters(notebook, parameters)
     source = read_notebook(notebook)
-    key = execution_key(source, parameters, inputs)
+    key, library = execution_key(source, parameters, inputs), library_digest()
     failed = out_path.with_name(f"{out_path.stem}.failed.ipynb")
     if is_current(out_path, key):
         failed.unlink(missing_ok=True)  # what failed was taken back since
@@ -182,7 +194,7 @@ def execute(
         )
         executed = nbformat.read(partial, as_version=4)
         beside = sorted(p.name for p in out_path.parent.parent.iterdir() if p != out_path.parent and not p.name.startswith("."))
-        executed.metadata["ncdss"] = {"key": key, "beside": beside}
+        executed.metadata["ncdss"] = {"key": key, "library": library, "cores": cores(), "beside": beside}
         nbformat.write(executed, partial)
         partial.replace(out_path)
         failed.unlink(missing_ok=True)

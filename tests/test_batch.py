@@ -78,19 +78,26 @@ def test_an_unreadable_notebook_is_an_input_error(tmp_path):
 # --- the key ----------------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_key_follows_source_parameters_inputs_and_library(tmp_path, monkeypatch):
+def test_the_key_follows_code_parameters_inputs_and_library_and_not_the_text(tmp_path, monkeypatch):
     one = batch.read_notebook(write_notebook(tmp_path / "a.ipynb", "1"))
     two = batch.read_notebook(write_notebook(tmp_path / "b.ipynb", "2"))
     library = tmp_path / "library"
-    library.mkdir()
-    (library / "m.py").write_text("x = 1")
+    (library / "viz").mkdir(parents=True)
     monkeypatch.setattr(batch, "PACKAGE", library)
     keys = [batch.execution_key(one, {"fold": 0}, "d"), batch.execution_key(two, {"fold": 0}, "d")]
     keys += [batch.execution_key(one, {"fold": 1}, "d"), batch.execution_key(one, {"fold": 0}, "e")]
+    one.cells.insert(1, nbformat.v4.new_markdown_cell("other words"))
     assert batch.execution_key(one, {"fold": 0}, "d") == keys[0]
-    (library / "m.py").write_text("x = 2")
-    keys.append(batch.execution_key(one, {"fold": 0}, "d"))
-    assert len(set(keys)) == 5
+    libraries = [batch.library_digest()]
+    for name in ("m.py", "viz/explorer.js", "viz/explorer.css"):
+        for content in ("1", "2"):
+            (library / name).write_text(content)
+            keys.append(batch.execution_key(one, {"fold": 0}, "d"))
+            libraries.append(batch.library_digest())
+    assert len(set(keys)) == len(keys) == 10
+    assert len(set(libraries)) == len(libraries)
+    (library / "m.cpython-311.pyc").write_text("compiled")
+    assert batch.library_digest() == libraries[-1]
 
 
 # --- execution (each starts a kernel) ---------------------------------------------------------------------------------------------------
@@ -107,6 +114,9 @@ def test_executes_once_and_again_only_when_something_changed(tmp_path, out_path)
     injected = [c.source for c in nbformat.read(out_path, as_version=4).cells if "injected-parameters" in c.metadata.get("tags", [])]
     assert injected == ["# Parameters\nfold = 2\n"]  # `name` has its default
     assert [path.name for path in out_path.parent.iterdir()] == [out_path.name]
+    made = nbformat.read(out_path, as_version=4).metadata["ncdss"]
+    assert made["library"] == batch.library_digest()
+    assert 1 <= made["cores"] <= os.cpu_count()
 
     assert not run(notebook, out_path, {"fold": 2, "name": "x"}, inputs="data")
     assert log.read_text() == "x"

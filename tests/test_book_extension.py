@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from sphinx.cmd.build import build_main
 
+from ncdss_lib import batch
 from ncdss_lib.recipes import LAPTOP
 
 EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_ext"
@@ -61,6 +62,7 @@ def build(project: Path) -> tuple[int, str, str]:
 def executed(project: Path, text: str = "Title", result: str = "the result", **metadata) -> None:
     shown = nbformat.v4.new_output("stream", name="stdout", text=f"{result}\n")
     bar = nbformat.v4.new_output("stream", name="stderr", text=BAR)
+    metadata = {"ncdss": {"library": batch.library_digest()}, **metadata}
     write(project / "run" / "notebooks" / "01_small.ipynb", cells(text, bar, shown, injected=True), **metadata)
 
 
@@ -112,6 +114,25 @@ def test_changed_code_and_failed_executions_are_warnings(project, monkeypatch):
     assert build(project)[0] == 0
     monkeypatch.setenv("NCDSS_BOOK_RUN", "elsewhere")
     assert "elsewhere" in build(project)[1]
+
+
+def test_an_execution_by_another_library_is_a_warning_until_it_is_done_again(project, monkeypatch, tmp_path):
+    executed(project)
+    assert build(project)[0] == 0
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "stage.py").write_text("other code")
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "PACKAGE", library)
+        for _ in range(2):  # though no page has changed
+            status, warnings, _ = build(project)
+            assert status != 0
+            assert "the source of ncdss_lib was changed after it was executed" in warnings
+            assert "Run `make reproduce`" in warnings
+        executed(project)
+        assert build(project)[0] == 0
+    executed(project, ncdss={"key": "of a version that did not record it"})
+    assert "the source of ncdss_lib was changed" in build(project)[1]
 
 
 def test_the_table_of_the_laptop_recipe_is_made_from_the_recipe(tmp_path):

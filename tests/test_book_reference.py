@@ -18,8 +18,8 @@ CONF = f"""
 import sys
 sys.path.insert(0, {str(REPO / "book" / "_ext")!r})
 project = "small"
-extensions = ["myst_parser", EXTENSIONS]
-suppress_warnings = ["config.cache"]
+extensions = ["myst_nb", EXTENSIONS]
+nb_execution_mode = "off"
 root_doc = "index"
 exclude_patterns = ["run", "notebooks"]
 numfig = True

@@ -2,8 +2,8 @@
 
 The source of a page is ``notebooks/NN_name.ipynb``, which is committed without outputs. When Sphinx reads it, the outputs of the
 execution with the same name in ``RUN/notebooks/`` are put in. Text always comes from the source, so a change of wording needs no new
-execution, but the code cells must be those that were executed. A missing, stale or failed execution is a warning, so that a build
-with ``-W`` fails.
+execution, but the code cells must be those that were executed, and by the library as it is now. A missing, stale or failed execution is
+a warning, so that a build with ``-W`` fails.
 
 The run folder is ``$NCDSS_BOOK_RUN``, or the configuration value ``executed_run``; relative to the book's root.
 """
@@ -22,6 +22,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
+
+from ncdss_lib.batch import library_digest
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ def problem(source: NotebookNode, path: Path) -> str | None:
         return f"its execution failed, see {path}."
     if [cell.source for cell in code_cells(source)] != [cell.source for cell in code_cells(executed)]:
         return f"its code was changed after it was executed into {path}."
+    if executed.metadata.get("ncdss", {}).get("library") != library_digest():
+        return f"the source of ncdss_lib was changed after it was executed into {path}."
     return None
 
 
