@@ -117,9 +117,11 @@ def value_of(source, names):
     return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
 
 
+@pytest.mark.parametrize("recipe", OVERRIDES)
 @pytest.mark.parametrize("stem", STEMS)
-def test_exercises_wait_for_an_answer_and_solutions_are_right(stem, voc, finished, tmp_path):
-    names = DEFAULTS | {"dataset": "pascal5i", "data_root": str(voc), "out": str(finished["laptop"]), "overrides": OVERRIDES["laptop"]}
+def test_exercises_wait_for_an_answer_and_solutions_are_right(stem, recipe, voc, finished, tmp_path):
+    tiny = {"dataset": "pascal5i", "data_root": str(voc), "out": str(finished[recipe]), "recipe": recipe, "overrides": OVERRIDES[recipe]}
+    names = DEFAULTS | tiny
     if stem == "08_your_own_images":  # its run is a training of minutes: a collection, and what its report says
         root = tmp_path / "collection"
         draw_collection(root, labelled=4, unlabelled=2, val=1)
