@@ -51,12 +51,14 @@ def automodule(name: str) -> str:
     return f"# Page\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n"
 
 
-def test_a_documented_class_is_linked_settings_are_a_table_and_foreign_members_are_left_out(tmp_path):
+def test_a_documented_class_is_linked_settings_are_listed_and_foreign_members_are_left_out(tmp_path):
     modules = ("recipes", "prepare.coco20i", "data.coco20i", "data.base", "labels")
     text = "# Page\n" + "".join(automodule(f"ncdss_lib.{name}").replace("# Page", f"## {name}") for name in modules)
     status, warnings, page = build(tmp_path, '"api_reference"', text)
     assert (status, warnings) == (0, "")
-    assert "probability of a horizontal flip" in page
+    settings = dict(re.findall(r"<dt>(.*?)</dt>\s*<dd>(.*?)</dd>", page, re.DOTALL))
+    (flip,) = [text for name, text in settings.items() if re.sub(r"<[^>]+>", "", name) == "flip = 0.5"]
+    assert "probability of a horizontal flip" in flip
     assert "model_config" not in page
     assert "Alias for field number" not in page
     assert 'href="#ncdss_lib.recipes.Recipe"' in page

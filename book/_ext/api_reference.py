@@ -1,4 +1,4 @@
-"""The API reference: docstrings by autodoc, with links between our own types and the settings of a recipe as a table.
+"""The API reference: docstrings by autodoc, with links between our own types and the settings of a recipe as a list.
 
 Types of other packages are not linked, since their pages are not here and the build asks nothing of the network. A name of ours that leads
 nowhere stays a warning.
@@ -55,15 +55,14 @@ def skip_foreign(app: Sphinx, what: str, name: str, documented: Any, skip: bool,
 
 
 def add_settings(app: Sphinx, what: str, name: str, documented: Any, options: Any, lines: list[str]) -> None:
-    """Below the docstring of a section of the recipe: its settings with the published values."""
+    """Below the docstring of a section of the recipe: its settings, each with the published value."""
     if not is_section(documented) or not documented.model_fields:
         return
-    lines += ["", ".. list-table::", "   :header-rows: 1", "   :widths: 25 25 50", "", "   * - setting", "     - default", "     - meaning"]
+    lines += ["", ".. rubric:: Settings and defaults", ""]
     for setting, field in documented.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        shown = "a section of its own" if isinstance(default, BaseModel) else f"``{default!r}``"
-        lines += [f"   * - ``{setting}``", f"     - {shown}", f"     - {field.description or type(default).__doc__}"]
-    lines.append("")
+        shown = f"``{setting}``" if isinstance(default, BaseModel) else f"``{setting} = {default!r}``"
+        lines += [shown, f"    {field.description or type(default).__doc__}", ""]
 
 
 def short_signature(app: Sphinx, what: str, name: str, documented: Any, options: Any, arguments: str, result: str) -> Any:
@@ -85,6 +84,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("sphinx.ext.napoleon")
     app.setup_extension("sphinx.ext.viewcode")
     viewcode.get_module_filename = module_file
+    app.add_css_file("api.css")
     app.connect("missing-reference", find_type)
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("autodoc-process-docstring", add_settings)
