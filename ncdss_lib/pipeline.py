@@ -285,9 +285,11 @@ class Run:
         return path
 
     def report(self) -> dict[str, Any]:
-        """The contents of report.json, written before if it is not there."""
+        """The contents of report.json, written before if it is not there or was made from other settings or data."""
         path = self.folder / "report.json"
-        return read_json(path if path.is_file() else self.write_report())
+        if not (path.is_file() and all(self.is_current(stage) for stage in self.stages())):
+            self.write_report()
+        return read_json(path)
 
 
 def _check_selection(data: SegmentationData, labels: LabelSpace, recipe: Recipe) -> None:

@@ -137,7 +137,9 @@ def test_an_execution_by_another_library_is_a_warning_until_it_is_done_again(pro
 
 def test_the_table_of_the_laptop_recipe_is_made_from_the_recipe(tmp_path):
     (tmp_path / "conf.py").write_text(
-        CONF.replace('"executed_notebooks"', '"recipe_tables"').replace("executed_run", "# ").replace("notebooks/01_small", "index")
+        CONF.replace('"executed_notebooks"', '"recipe_tables"')
+        .replace("executed_run", 'myst_enable_extensions = ["deflist"] # ')
+        .replace("notebooks/01_small", "index")
     )
     (tmp_path / "index.md").write_text("# Page\n\n```{laptop-table}\n```\n")
     warnings = tmp_path / "warnings.txt"
@@ -145,7 +147,8 @@ def test_the_table_of_the_laptop_recipe_is_made_from_the_recipe(tmp_path):
         warnings.read_text()
     )
     page = (tmp_path / "out" / "html" / "index.html").read_text()
-    assert page.count("<tr") == len(LAPTOP) + 1
-    row = page[page.index("clustering.whiten") :].split("</tr>")[0]
-    assert all(word in row for word in ("yes", "no", LAPTOP["clustering.whiten"][1]))
+    assert page.count("<dt") == page.count("<dd") == len(LAPTOP)
+    entry = page[page.index("clustering.whiten") :].split("</dd>")[0]
+    assert "published: yes; here: <strong>no</strong>. Whitening amplifies" in entry
+    assert LAPTOP["clustering.whiten"][1][1:] in entry
     assert "see model.encoder" not in page

@@ -254,6 +254,14 @@ def test_paper_keeps_the_published_values_that_were_not_overridden_in_the_report
     assert config["eums"]["teacher_momentum"] == 0.99
 
 
+def test_a_report_of_other_settings_is_written_anew(voc, finished, tmp_path):
+    out = Path(shutil.copytree(finished["laptop"], tmp_path / "run"))
+    before = opened(voc, out).report()
+    assert opened(voc, out, "laptop", "evaluation.size=32").report()["config"]["evaluation"]["size"] == 32
+    assert before["config"]["evaluation"]["size"] != 32
+    assert read_json(out / "report.json")["config"]["evaluation"]["size"] == 32
+
+
 def test_paper_hands_on_the_best_epoch_and_reports_it_beside_the_last(voc, finished):
     run = opened(voc, finished["paper"], "paper")
     report = read_json(run.folder / "report.json")

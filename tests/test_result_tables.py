@@ -19,7 +19,8 @@ CONF = f"""
 import sys
 sys.path.insert(0, {str(BOOK / "_ext")!r})
 project = "small"
-extensions = ["myst_parser", "result_tables", "themed_figures"]
+extensions = ["myst_nb", "result_tables", "themed_figures"]
+nb_execution_mode = "off"
 exclude_patterns = ["runs", "out"]
 numfig = True
 """

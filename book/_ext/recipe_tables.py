@@ -10,13 +10,12 @@ from ncdss_lib.recipes import LAPTOP, flatten, load_recipe
 
 
 def laptop_table() -> str:
-    """A Markdown table: field, published value, ours, why. ``see x`` becomes the reason of field x."""
-    published = flatten(load_recipe("paper"))
-    lines = ["| field | published | laptop | why |", "|---|---|---|---|"]
+    """A Markdown definition list, which fits a phone: field, then published value, ours, and why. ``see x`` becomes the reason of x."""
+    published, entries = flatten(load_recipe("paper")), []
     for field, (ours, reason) in LAPTOP.items():
         why = LAPTOP[reason.removeprefix("see ")][1] if reason.startswith("see ") else reason
-        lines.append(f"| `{field}` | {_plain(published[field])} | {_plain(ours)} | {why} |")
-    return "\n".join(lines)
+        entries.append(f"`{field}`\n: published: {_plain(published[field])}; here: **{_plain(ours)}**. {why[0].upper()}{why[1:]}.")
+    return "\n\n".join(entries)
 
 
 def _plain(value: Any) -> str:

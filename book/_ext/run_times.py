@@ -12,27 +12,29 @@ from executed_notebooks import executed_path
 from sphinx.application import Sphinx
 
 
-def run_time(executed: Path) -> str | None:
-    """One sentence or two, or None where nothing was executed."""
+def run_time(executed: Path, manifest: Path) -> str | None:
+    """One sentence or two, or None where nothing was executed. ``manifest`` is that of the notebook's stage, if it has one."""
     if not executed.is_file():
         return None
     metadata = nbformat.read(executed, as_version=4).metadata
     seconds, cores = metadata.get("papermill", {}).get("duration"), metadata.get("ncdss", {}).get("cores")
     if seconds is None:
         return None
-    text = f"Runs in {seconds:.0f} s" + (f" on {cores} cores" if cores else "")
-    stage = executed.stem.partition("_")[2]
-    manifest = executed.parents[1] / {"results": "evaluation"}.get(stage, stage) / "manifest.json"
-    if not manifest.is_file():
-        return f"{text}."
-    own = json.loads(manifest.read_text())["seconds"]
-    return f"{text}. Its stage, {manifest.parent.name}, takes {own:.0f} s by itself where it was not computed before."
+    text = f"Runs in {seconds:.0f} s" + (f" on {cores} cores." if cores else ".")
+    if manifest.is_file():
+        own = json.loads(manifest.read_text())["seconds"]
+        text += f" Its stage, {manifest.parent.name}, takes {own:.0f} s by itself where it was not computed before."
+    return text
 
 
 def add_run_time(app: Sphinx, doctree: nodes.document) -> None:
-    source = Path(app.env.doc2path(app.env.docname))
-    title = doctree.next_node(nodes.title)
-    if source.suffix == ".ipynb" and title is not None and (text := run_time(executed_path(app, source))):
+    source, title = Path(app.env.doc2path(app.env.docname)), doctree.next_node(nodes.title)
+    if source.suffix != ".ipynb" or title is None:
+        return
+    executed, stage = executed_path(app, source), source.stem.partition("_")[2]
+    manifest = executed.parents[1] / {"results": "evaluation"}.get(stage, stage) / "manifest.json"
+    app.env.note_dependency(str(manifest))
+    if text := run_time(executed, manifest):
         title.parent.insert(title.parent.index(title) + 1, nodes.paragraph("", text, classes=["run-time"]))
 
 

@@ -88,9 +88,8 @@ def draw_card(path: Path, title: str) -> None:
 
 
 def make_card(app: Sphinx, error: Exception | None) -> None:
-    path = Path(app.outdir, "_static", CARD)
-    if error is None and app.builder.format == "html" and not path.is_file():
-        draw_card(path, "Novel class discovery\nin semantic segmentation")
+    if error is None and app.builder.format == "html":
+        draw_card(Path(app.outdir, "_static", CARD), "Novel class discovery\nin semantic segmentation")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
