@@ -113,13 +113,14 @@ def test_no_page_is_heavier_than_a_phone_likes(name):
 
 
 @every_page
-def test_every_page_has_a_title_and_a_language(name):
+def test_every_page_has_a_title_a_language_and_an_icon(name):
     soup = parsed(name)
     if soup.select("meta[http-equiv=Refresh]"):
         assert name == "index.html"  # the way to the first page
         return
     assert soup.title.get_text().strip()
     assert soup.html["lang"] == "en"
+    assert soup.select("link[rel~=icon]")
     titles = [h1 for h1 in soup.select("main h1") if not h1.find_parent(id="jb-print-docs-body")]  # the theme repeats it for paper
     assert len(titles) == 1
 
@@ -151,7 +152,7 @@ def server(_built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 def settle(browser: Browser) -> None:
     """Wait until the page is loaded, its maths typeset and its explorers ready."""
-    browser.until("return document.readyState === 'complete'")
+    browser.until("return document.readyState === 'complete' && !document.querySelector('meta[http-equiv=Refresh]')")
     browser.js("return window.MathJax?.startup?.promise")
     browser.until("return [...document.querySelectorAll('.ncdss-explorer')].every((e) => e.dataset.ready === 'true')")
 
@@ -165,9 +166,12 @@ def page(request: pytest.FixtureRequest, browser: Browser, server: str) -> Brows
 
 
 def faults(browser: Browser, origin: str) -> list[str]:
-    """Console errors, failed requests, and requests for anything but what lies beneath ``origin``."""
+    """Console errors, failed requests, and requests for anything but what lies beneath ``origin``.
+
+    Browsers ask a server for /favicon.ico while index.html, which names none, leads on to the first page; no page asks for it.
+    """
     elsewhere = [f"asks for {url[:200]}" for url in browser.requests() if not url.startswith(origin)]
-    return [*browser.console(), *browser.failures(), *elsewhere]
+    return [fault for fault in (*browser.console(), *browser.failures(), *elsewhere) if "/favicon.ico" not in fault]
 
 
 def test_a_page_loads_without_an_error_and_asks_for_nothing_from_elsewhere(page, server):
@@ -285,7 +289,7 @@ def test_the_numbers_on_the_pages_are_those_of_the_run(browser, server):
     ):
         browser.open(f"{server}/notebooks/{name}.html")
         settle(browser)
-        text = browser.find(f"{selector} dd[data-key={key}]").get_property("textContent")
+        text = browser.until(f"return document.querySelector('{selector} dd[data-key={key}]')?.textContent")
         assert float(text.removesuffix(" %")) == pytest.approx(100 * value, abs=0.05 + 1e-9), (name, key)
 
 
