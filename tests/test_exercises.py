@@ -56,6 +56,13 @@ def probabilities(logits):
     return logits.softmax(1)
 
 
+def one_after_another(mask, replaced):
+    mask = mask.copy()
+    for old, new in replaced:
+        mask[mask == old] = new
+    return mask
+
+
 def held_out(halves, labels, other=True):
     first = 1 + labels.num_base
     table = np.zeros((len(labels.names),) * 2)
@@ -74,6 +81,7 @@ IMPLEMENT = {
             (lambda m, b, n, h: renumber(m, b, n, h, sorted([*b, *n])), "still the original ids"),
             (lambda m, b, n, h: renumber(m, b, n, False), "hide_novel"),
             (lambda m, b, n, h: renumber(m, b, n, h, ignored=0), "255 is no class"),
+            (lambda m, b, n, h: one_after_another(m, zip([*b, *n], range(1, 6), strict=True)), "as it was given"),
         ],
     ),
     exercises.check_cross_entropy: (
@@ -82,6 +90,7 @@ IMPLEMENT = {
             (lambda a, y: F.cross_entropy(a, y, ignore_index=255, reduction="sum") / y.numel(), "ignored ones too"),
             (lambda a, y: F.cross_entropy(a, y, ignore_index=255, reduction="sum"), "did not divide"),
             (lambda a, y: F.cross_entropy(a, y, ignore_index=255), "not 0/0"),
+            (lambda a, y: F.cross_entropy(a, y), "yours raised IndexError: .* Leave out the pixels of 255"),
             (lambda a, y: -F.cross_entropy(a, y, ignore_index=255), "sign"),
         ],
     ),
@@ -127,6 +136,7 @@ IMPLEMENT = {
         [lambda c: plain_iou(c).argmax(0)],
         [
             (lambda c: c.argmax(0), "majority"),
+            (lambda c: (c / c.sum(1, keepdims=True)).argmax(0), "by its union"),
             (lambda c: plain_iou(c).argmax(1), "other axis"),
         ],
     ),
@@ -165,6 +175,7 @@ IMPLEMENT = {
             (lambda e, length: math.exp(-5 * (1 - min(e / length, 1))), "Square"),
             (lambda e, length: math.exp(-5 * (1 - e / length) ** 2), "After the ramp"),
             (lambda e, length: math.exp(-5 * (min(e, length) / length) ** 2), "grows"),
+            (lambda e, length: math.exp(-5 * (1 - min(e, length) / length) ** 2), "ZeroDivisionError: .* do not divide by 0"),
         ],
     ),
     exercises.check_ema_update: (
@@ -195,6 +206,7 @@ IMPLEMENT = {
         [lambda p, classes, base: np.array([*range(base + 1), *classes, *[255] * 256])[p].clip(0, 255), artefacts.to_classes],
         [
             (lambda p, classes, base: p, "changed nothing"),
+            (lambda p, classes, base: one_after_another(p, enumerate(classes, base + 1)), "as it was given"),
             (lambda p, classes, base: np.array([*range(base + 1), *np.roll(classes, 1), *[255] * 256])[p], "off by one"),
             (lambda p, classes, base: np.array([*range(base + 1), *classes, *[0] * 256])[p], "255 stays 255"),
         ],
@@ -239,7 +251,8 @@ def test_a_difference_names_the_place_and_the_values():
         exercises.difference(np.array([1.0, 2, 3]), torch.tensor([1.0, 2, 4])) == "yours gave 3 at [2], expected 4 (1 of 3 values differ)"
     )
     assert exercises.difference(np.zeros(3), np.zeros((1, 3))) == "yours has the shape [3], expected [1, 3]"
-    assert "a str" in exercises.difference("word", 1.0)
+    assert exercises.difference("word", 1.0) == "yours is a str, expected a number"
+    assert exercises.difference("word", np.zeros(3)) == "yours is a str, expected numbers of shape [3]"
     assert exercises.difference(math.nan, math.nan) is None
 
 
