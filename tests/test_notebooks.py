@@ -96,6 +96,7 @@ def test_an_exercise_has_a_folded_solution_that_calls_the_same_check(stem):
         assert CHECK.findall(question.source) == CHECK.findall(solution.source)
         assert len(CHECK.findall(question.source)) == 1
         assert max(len(cell.source.splitlines()) for cell in cells) <= 15
+        assert not [line for cell in cells for line in cell.source.splitlines() if len(line) > 76]  # the width of a page's column
 
 
 def test_every_check_is_an_exercise():
