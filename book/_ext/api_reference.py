@@ -6,7 +6,8 @@ nowhere stays a warning.
 
 from __future__ import annotations
 
-import sys
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,22 @@ def find_type(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: n
     if len(found) == 1:
         return make_refnode(app.builder, node["refdoc"], found[0].docname, found[0].node_id, content, target)
     if target.startswith(OURS):
-        module, _, name = target.rpartition(".")
-        return content if hasattr(sys.modules.get(module), name) else None
+        return content if is_defined(app, *target.rsplit(".", 1)) else None
     return None if node["reftype"] in ("func", "meth", "attr") and not is_foreign(target) else content
 
 
 def is_foreign(target: str) -> bool:
     """Whether a function's name is qualified with another package, as ``numpy.random.default_rng``."""
-    return "." in target and target.partition(".")[0] in sys.modules
+    return "." in target and find_spec(target.partition(".")[0]) is not None
+
+
+def is_defined(app: Sphinx, modname: str, name: str) -> bool:
+    """Whether a module of ours defines a name. Its text is read: where the page of a module is not made again, it is not imported."""
+    file = module_file(app, modname)
+    return (
+        file is not None
+        and re.search(rf"^(class |def )?{re.escape(name)}\b", Path(file).read_text(encoding="utf-8"), re.MULTILINE) is not None
+    )
 
 
 def skip_foreign(app: Sphinx, what: str, name: str, documented: Any, skip: bool, options: Any) -> bool | None:
