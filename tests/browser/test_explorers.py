@@ -87,7 +87,7 @@ def picture(rng: np.random.Generator, name: str, size: tuple[int, int] = SIZE, *
 def made() -> Case:
     rng = np.random.default_rng(7)
     look, pseudo_look = class_look(LABELS), cluster_look(LABELS, CLUSTERS)
-    truths = [blobs(rng, [1, 2, 4, 5, 255]), np.full(SIZE, IGNORE, np.uint8), blobs(rng, [3, 5, 255], (40, 26))]
+    truths = [blobs(rng, [1, 2, 3, 4, 5, 255]), np.full(SIZE, IGNORE, np.uint8), blobs(rng, [3, 5, 255], (40, 26))]
     ids = [ODD_ID, "all ignored", "portrait"]
     small = {"rng": rng}
 
