@@ -1,4 +1,4 @@
-"""Every figure draws on a tiny run, notebooks get what they display, explorers react and stay still where nobody is."""
+"""Every figure draws on a tiny run, and notebooks get what they display."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ncdss_lib.inference import load_model
 from ncdss_lib.metrics import UNMATCHED, score
 from ncdss_lib.pipeline import Run, open_run
 from ncdss_lib.stages.evaluation import confusion_on_val
-from ncdss_lib.viz import artefacts, figures, percent, run_table, say, show_source, table, widgets
+from ncdss_lib.viz import artefacts, figures, percent, run_table, say, show_source, table
 from tests.data.fake_voc import make_fake_folder, make_fake_voc
 
 TINY = [
@@ -172,32 +172,6 @@ def test_tables_sentences_and_numbers(run):
     assert run.data.saliency_note in run_table(run).data
 
 
-# --- explorers --------------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["pseudo_label_explorer", "entropy_explorer"])
-def test_an_explorer_follows_its_control(name, run):
-    box = getattr(widgets, name)(run)
-    control, picture = box.children
-    before = bytes(picture.value)
-    control.value = control.options[-1][1] if hasattr(control, "options") else 0.3
-    assert bytes(picture.value).startswith(b"\x89PNG")
-    assert bytes(picture.value) != before
-
-
-@pytest.mark.parametrize("name", ["explore_pseudo_labels", "explore_entropy"])
-def test_an_explorer_is_a_still_picture_where_nobody_can_answer(name, run):
-    assert isinstance(getattr(widgets, name)(run), Figure)
-
-
-def test_a_front_end_that_can_answer_gets_the_widget(run, monkeypatch):
-    shell = type("Shell", (), {"kernel": type("Kernel", (), {"_allow_stdin": True})})
-    monkeypatch.setattr(widgets, "get_ipython", lambda: shell)
-    assert type(widgets.explore_entropy(run)).__name__ == "VBox"
-    monkeypatch.setenv("NCDSS_STATIC", "1")
-    assert isinstance(widgets.explore_entropy(run), Figure)
-
-
 # --- notebooks --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -208,7 +182,7 @@ def test_every_figure_of_the_notebooks_has_a_caption_a_name_and_an_alternative_t
     for path in notebooks():
         for cell in json.loads(path.read_text())["cells"]:
             source = "".join(cell["source"])
-            if cell["cell_type"] == "code" and source.splitlines()[-1].startswith(("figures.", "widgets.")):
+            if cell["cell_type"] == "code" and source.splitlines()[-1].startswith("figures."):
                 meta = cell["metadata"]["mystnb"]
                 assert meta["figure"]["caption"]
                 assert meta["image"]["alt"]
