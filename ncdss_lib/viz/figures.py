@@ -27,7 +27,7 @@ from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import UNMATCHED, Scores, confusion_matrix, match_clusters, pairwise_iou, relabel
 from ncdss_lib.models.teacher import hard_pseudo_labels
 from ncdss_lib.report import PROTOCOLS
-from ncdss_lib.stages.clustering import confident_base, images_table, read_prototypes, read_pseudo_label, used_images
+from ncdss_lib.stages.clustering import confident_base, read_prototypes, read_pseudo_label, used_images
 from ncdss_lib.stages.entropy_ranking import entropy_map, split_clean
 from ncdss_lib.stages.eums import ramp_up
 from ncdss_lib.viz import artefacts
@@ -760,12 +760,6 @@ def protocols(report: Mapping[str, Any]) -> Picture:
     axis.legend(fontsize=8, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _axis(axis, xlabel="novel mIoU", xlim=(0, None))
     return figure
-
-
-def ids_with_status(run: Run, status: str) -> list[str]:
-    """Novel images that clustering used, or set aside (``no_saliency``, ``below_min_area``)."""
-    images = images_table(run.folder / "clustering")
-    return images.index[images["status"] == status].tolist()
 
 
 def used_examples(run: Run, count: int = 5) -> list[str]:
