@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import io
 import weakref
-from collections.abc import Callable
 from statistics import mean
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,9 +22,10 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.measure import Figure, main
 from ncdss_lib.data.pascal5i import Pascal5i, published_counts
 from ncdss_lib.models.segmenter import build_segmenter
-from ncdss_lib.recipes import load_recipe
+from ncdss_lib.recipes import EUMS, load_recipe
+from ncdss_lib.stages.basic_framework import supervised_step
 from ncdss_lib.stages.eums import eums_step
-from ncdss_lib.training import _parameter_groups, pixel_cross_entropy
+from ncdss_lib.training import make_optimizer
 
 #: Base classes, clusters, and images a step from each list of EUMS (COCO-20i: 6 instead of 8).
 DATA_SETS = {"PASCAL-5i": (15, 10, 8), "COCO-20i": (60, 40, 6)}
@@ -69,20 +68,14 @@ def training_bytes(training: str, base: int, clusters: int, batch: int, precisio
         ``peak``, and of it ``state``: weights, gradients, momentum and, for EUMS, the teacher.
     """
     recipe = load_recipe("paper", ["model.weights=none", f"data.size={size}", f"data.target_size={size}"])
-    bf16 = precision == "bf16"
-    runtime = SimpleNamespace(sum=lambda x: x, world_size=1, autocast=lambda: torch.autocast("cpu", torch.bfloat16, enabled=bf16))
-    run: Any = SimpleNamespace(recipe=recipe, runtime=runtime)
     outputs = 1 + base + (0 if training == "base_training" else clusters)
     with FakeTensorMode(), LiveTensors() as live:
         model = build_segmenter(recipe.model, outputs).train()
         teacher = build_segmenter(recipe.model, outputs).requires_grad_(False) if training == "eums" else None
-        config = getattr(recipe, training)
-        optimizer = torch.optim.SGD(_parameter_groups(model, config), momentum=config.momentum, weight_decay=config.weight_decay)
-        step = _step(training, model, teacher, run)
+        optimizer = make_optimizer(model, getattr(recipe, training))
         for _ in range(2):  # momentum is there from the second step on
-            loss = step(
-                lambda: torch.zeros(batch, 3, size, size, dtype=torch.uint8), lambda: torch.zeros(batch, size, size, dtype=torch.int64)
-            )
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss = _loss(training, model, teacher, batch, size, recipe.eums)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -90,27 +83,21 @@ def training_bytes(training: str, base: int, clusters: int, batch: int, precisio
         return {"peak": live.peak, "state": live.bytes}
 
 
-def _step(training: str, model: Any, teacher: Any, run: Any) -> Callable[[Callable[[], Tensor], Callable[[], Tensor]], Tensor]:
-    """A training's own step, as a function of what makes its images and targets."""
+def _loss(training: str, model: Any, teacher: Any, batch: int, size: int, config: EUMS) -> Tensor:
+    """A training's own step."""
 
-    def network(x: Tensor) -> Tensor:
-        with run.runtime.autocast():
-            return model(x)
+    def images() -> Tensor:
+        return torch.zeros(batch, 3, size, size, dtype=torch.uint8)
 
-    def supervised(images: Callable[[], Tensor], targets: Callable[[], Tensor]) -> Tensor:
-        return pixel_cross_entropy(network(images()), targets(), run)
+    def labelled() -> dict[str, Tensor]:
+        return {"x": images(), "y": torch.zeros(batch, size, size, dtype=torch.uint8)}
 
     if training == "base_training":
-        return supervised
+        return supervised_step(model, {"base": labelled()})["loss"] * 2
     if training == "basic_framework":
-        return lambda images, targets: (supervised(images, targets) + supervised(images, targets)) / 2
-    return lambda images, targets: _eums_loss(network, model, teacher, images, targets, run)
-
-
-def _eums_loss(network: Any, model: Any, teacher: Any, images: Callable[[], Tensor], targets: Callable[[], Tensor], run: Any) -> Tensor:
-    batches = {name: {"x": images(), "y": targets()} for name in ("base", "clean")} | {"unclean": {"weak": images(), "strong": images()}}
-    network.parameters, network.buffers = model.parameters, model.buffers  # the teacher follows the student's
-    return eums_step(network, teacher, batches, 1.0, run)["loss"]
+        return supervised_step(model, {"base": labelled(), "novel": labelled()})["loss"]
+    unclean = {"weak": images(), "strong": images()}
+    return eums_step(model, teacher, {"base": labelled(), "clean": labelled(), "unclean": unclean}, 1.0, config)["loss"]
 
 
 def png_bytes(masks: list[np.ndarray]) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from ncdss_lib.data.views import resize_image
 from ncdss_lib.models.segmenter import build_segmenter
 from ncdss_lib.recipes import BaseTraining, Compute, Model
 from ncdss_lib.runtime import Runtime
-from ncdss_lib.training import _parameter_groups, pixel_cross_entropy
+from ncdss_lib.training import make_optimizer, pixel_cross_entropy
 
 
 def make_input(data: Pascal5i, size: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,13 +39,9 @@ def sides(x: torch.Tensor, y: torch.Tensor, config: Model, precision: str = "aut
     runtime, training = Runtime("auto", Compute(precision=precision)), BaseTraining()
     plain = build_segmenter(config, 16).to(runtime.device).train()
     model = runtime.prepare(copy.deepcopy(plain))
-    optimizers = [
-        torch.optim.SGD(_parameter_groups(m, training), momentum=training.momentum, weight_decay=training.weight_decay)
-        for m in (plain, model)
-    ]
+    optimizers = [make_optimizer(m, training) for m in (plain, model)]
     network, optimizer = runtime.setup(model, optimizers[1])
     network.train()
-    run: Any = SimpleNamespace(runtime=runtime)
     normalised = ((x.float() / 255 - plain.encoder.mean.cpu()) / plain.encoder.std.cpu()).contiguous()  # the published loader does this
 
     def published_step() -> float:
@@ -57,7 +52,7 @@ def sides(x: torch.Tensor, y: torch.Tensor, config: Model, precision: str = "aut
     def our_step() -> float:
         torch.manual_seed(0)
         batch = runtime.to_device({"x": x, "y": y})
-        loss = pixel_cross_entropy(network(batch["x"]), batch["y"], run)
+        loss = pixel_cross_entropy(network(batch["x"]), batch["y"])
         optimizer.zero_grad(set_to_none=True)
         runtime.fabric.backward(loss)
         optimizer.step()

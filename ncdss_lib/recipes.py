@@ -49,7 +49,9 @@ class Data(_Section):
     jitter: tuple[float, float, float, float] = _field(
         (0.5, 0.5, 0.5, 0.25), "brightness, contrast, saturation and hue jitter of the strong view"
     )
-    workers: int = _field(4, "processes that load images (online features only)", ge=0)
+    workers: int | None = _field(
+        None, "processes that load images, shared by all lists of a training (online features only); null: one a CPU core, at most 16", ge=0
+    )
 
 
 class Model(_Section):
@@ -68,9 +70,11 @@ class Model(_Section):
 class Compute(_Section):
     """How it is computed; no effect on what is computed beyond rounding."""
 
-    precision: Literal["auto", "fp32", "bf16"] = _field("auto", "bf16 autocast; auto: where the device multiplies bf16 in hardware")
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = _field(
+        "auto", "bf16 autocast, or tf32 for what is multiplied in fp32 on CUDA; auto: bf16 where the device multiplies it in hardware"
+    )
     channels_last: bool = _field(True, "memory format of networks and images")
-    compile: bool = _field(False, "torch.compile the network")
+    compile: bool = _field(False, "torch.compile student and teacher for training")
     inference_batch: int = _field(16, "images a batch in inference stages", ge=1)
 
 

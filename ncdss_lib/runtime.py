@@ -10,7 +10,10 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +31,9 @@ from ncdss_lib.store import write_json
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # report.json says what it would announce
 
+S = TypeVar("S")
 T = TypeVar("T")
+Batches = dict[str, dict[str, Tensor]]  # source name -> what its views hold
 
 
 class Runtime:
@@ -75,8 +80,13 @@ class Runtime:
             precision="bf16-mixed" if bf16 else "32-true",
         )
         self.fabric.launch()
-        self.precision = "bf16" if bf16 else "fp32"
+        self.precision = "bf16" if bf16 else "tf32" if compute.precision == "tf32" else "fp32"
         self.device: torch.device = self.fabric.device
+        if accelerator == "cuda":
+            # The shapes of a training never change, so cuDNN may try its algorithms once and keep the fastest.
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
+            torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
         self.rank, self.world_size = self.fabric.global_rank, self.fabric.world_size
         self.is_main = self.rank == 0
         self._channels_last, self._compile = compute.channels_last, compute.compile
@@ -94,8 +104,14 @@ class Runtime:
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         """The training form of a prepared model and its optimiser: autocast, DDP, optionally compiled."""
-        compiled: Any = torch.compile(model) if self._compile else model
-        return self.fabric.setup(compiled, optimizer, move_to_device=False)
+        return self.fabric.setup(self.compiled(model), optimizer, move_to_device=False)
+
+    def compiled(self, model: nn.Module) -> Any:
+        """The compiled form of a network where the recipe asks for it: one graph for one shape, weights shared with ``model``.
+
+        ``model`` itself stays as it is, for inference: other modes and shapes would be compiled anew.
+        """
+        return torch.compile(model, fullgraph=True, dynamic=False) if self._compile else model
 
     def autocast(self) -> Any:
         """Context of mixed precision, for forwards of a model that is not set up."""
@@ -103,6 +119,33 @@ class Runtime:
 
     def to_device(self, batch: T) -> T:
         return self.fabric.to_device(batch)
+
+    def prefetch(self, batches: Iterable[Batches]) -> Iterator[Batches]:
+        """Batches on the device. On CUDA the next one is copied, from pinned memory by a stream of its own, while one is worked on."""
+        if self.device.type != "cuda":
+            yield from map(self.to_device, batches)
+            return
+        copies = torch.cuda.Stream(self.device)
+        ready: Batches | None = None
+        for batch in chain(batches, [None]):
+            # What is ready now was copied while the step before was computed.
+            torch.cuda.current_stream().wait_stream(copies)
+            current = ready
+            if batch is not None:
+                with torch.cuda.stream(copies):
+                    ready = self.to_device(batch)
+            if current is not None:
+                for tensor in (tensor for views in current.values() for tensor in views.values()):
+                    tensor.record_stream(torch.cuda.current_stream())
+                yield current
+
+    def map(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
+        """``function`` of each item, in order, by threads: for reading and writing files while the device computes."""
+        return list(self._threads.map(function, items))
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(cores())
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """This process's share of a list; shares are disjoint and cover it."""
@@ -125,10 +168,7 @@ class Runtime:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum of a tensor over all processes."""
-        if self.world_size > 1:
-            tensor = tensor.clone()
-            dist.all_reduce(tensor)
-        return tensor
+        return sum_over_processes(tensor)
 
     def barrier(self) -> None:
         if self.world_size > 1:
@@ -144,6 +184,25 @@ class Runtime:
             for buffer in module.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(self.sum(buffer.double()) / self.world_size)
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Sum of a tensor over all processes of a run; the tensor itself where there is one only."""
+    if world_size() > 1:
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def cores() -> int:
+    """CPU cores for this process: those of the machine that it may use, shared with the other processes of the run."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def report_failure(error: BaseException | None) -> None:

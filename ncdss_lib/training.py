@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ncdss_lib.data.views import Source
+from ncdss_lib.data.views import LoadEpoch, Source
 from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.recipes import Training
+from ncdss_lib.runtime import Batches, sum_over_processes, world_size
 
 if TYPE_CHECKING:
     from ncdss_lib.pipeline import Run
 
-Batches = dict[str, dict[str, Tensor]]  # source name -> what its views hold
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is recorded
 
 
@@ -40,19 +40,22 @@ def learning_rate_factor(config: Training, epoch: int, progress: float) -> float
     return 0.1 if epoch > config.milestone else 1.0
 
 
-def pixel_cross_entropy(logits: Tensor, target: Tensor, run: Run) -> Tensor:
+def pixel_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean cross-entropy over the pixels that are not ignored, of all processes together.
 
     Args:
         logits: float [B, C, h, w], resized bilinearly to the target's size.
         target: uint8 or int64 [B, H, W], classes or 255.
+        valid: number of pixels to divide by; None: those of ``target`` that are not ignored. DDP
+            averages gradients over processes, so each divides by the mean of their numbers.
 
     Returns:
-        Scalar; 0 when every pixel is ignored. DDP averages gradients over processes, so each divides by the mean count.
+        Scalar; 0 when every pixel is ignored.
     """
     logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction="sum")
-    valid = run.runtime.sum((target != IGNORE).sum()) / run.runtime.world_size
+    if valid is None:
+        valid = sum_over_processes((target != IGNORE).sum()) / world_size()
     return total / valid.clamp(min=1)
 
 
@@ -86,7 +89,7 @@ def fit(
         InputError: a list is shorter than one batch.
     """
     runtime = run.runtime
-    optimizer = torch.optim.SGD(_parameter_groups(model, config), momentum=config.momentum, weight_decay=config.weight_decay)
+    optimizer = make_optimizer(model, config, fused=runtime.device.type == "cuda")
     modules = {"model": model, **(extra or {})}
     checkpoint = folder / f"{name}_checkpoint.pt"
     state: dict[str, Any] = {"epoch": 0, "history": [], "best": -math.inf}
@@ -97,6 +100,7 @@ def fit(
             module.load_state_dict(state["modules"][key])
     network, optimizer = runtime.setup(model, optimizer)
     history: list[dict[str, float]] = state["history"]
+    load_epoch = run.views.train_loader(sources)
     progress = tqdm(total=config.epochs, initial=state["epoch"], desc=f"train {name}", unit="epoch", disable=not runtime.is_main)
     for epoch in range(config.epochs):
         if before_epoch:
@@ -104,7 +108,7 @@ def fit(
         if epoch < state["epoch"]:
             continue
         _check_lists(name, sources, config, epoch, least=runtime.world_size * (2 if run.recipe.model.head == "aspp" else 1))
-        means = _train_epoch(run, network, optimizer, sources, step_loss, config, epoch)
+        means = _train_epoch(run, network, optimizer, sources, load_epoch, step_loss, config, epoch)
         if not all(math.isfinite(value) for value in means.values()):
             raise RunError(
                 f"{name}: a loss is not finite in epoch {epoch} ({means}). Lower {_section(config)}.lr (now {config.lr}) "
@@ -136,28 +140,46 @@ def fit(
     runtime.barrier()
 
 
+def make_optimizer(model: Any, config: Training, *, fused: bool = False) -> torch.optim.SGD:
+    """SGD with a learning rate for the head and one for the encoder, each kept as ``base_lr`` in its group.
+
+    Args:
+        model: a network with ``head`` and ``encoder``; parameters without gradient are left out.
+        fused: one kernel for all parameters (CUDA).
+    """
+    groups = []
+    for module, lr in ((model.head, config.lr), (model.encoder, config.encoder_lr)):
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if parameters:
+            groups.append({"params": parameters, "lr": lr, "base_lr": lr})
+    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused)
+
+
 def read_history(folder: Path, name: str) -> pd.DataFrame:
     """What :func:`fit` recorded, a row an epoch: mean losses, and ``val_miou`` where epochs were scored."""
     return pd.read_csv(folder / f"{name}_history.csv")
 
 
 def _train_epoch(
-    run: Run, network: Any, optimizer: Any, sources: Sequence[Source], step_loss: Any, config: Training, epoch: int
+    run: Run, network: Any, optimizer: Any, sources: Sequence[Source], load_epoch: LoadEpoch, step_loss: Any, config: Training, epoch: int
 ) -> dict[str, float]:
-    """One epoch of steps, each with one batch from each source; mean losses over steps and processes."""
+    """One epoch of steps, each with one batch from each source; mean losses over steps and processes.
+
+    Nothing here waits for the device before the epoch ends: learning rates are known on the host, losses are summed on the device.
+    """
     runtime = run.runtime
     steps = config.steps_per_epoch or min(len(source.ids) // source.batch_size for source in sources)
-    plans = [source.batches(run.seed, epoch, steps) for source in sources]
-    shards = [[runtime.shard(ids) for ids in plan] for plan in plans]
-    loaders = [run.views.train(source, shard, run.seed, epoch) for source, shard in zip(sources, shards, strict=True)]
+    orders = {source.name: source.batches(run.seed, epoch, steps) for source in sources}
+    plan = [{name: runtime.shard(batches[step]) for name, batches in orders.items()} for step in range(steps)]
     sums: dict[str, Tensor] = {}
     network.train()
-    for step, batches in enumerate(zip(*loaders, strict=True)):
+    for step, batches in enumerate(runtime.prefetch(load_epoch(plan, run.seed, epoch))):
         torch.manual_seed(_step_seed(run.seed, epoch, step, runtime.rank))
         factor = learning_rate_factor(config, epoch, (epoch * steps + step) / (config.epochs * steps))
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        losses = step_loss(network, {s.name: runtime.to_device(b) for s, b in zip(sources, batches, strict=True)}, epoch)
+        with runtime.autocast():  # also for networks that are not set up: a teacher
+            losses = step_loss(network, batches, epoch)
         optimizer.zero_grad(set_to_none=True)
         runtime.fabric.backward(losses["loss"])
         optimizer.step()
@@ -193,15 +215,6 @@ def _save(run: Run, modules: dict[str, nn.Module], folder: Path, name: str, suff
         for key, module in modules.items():
             stem = name if key == "model" else f"{name}_{key}"
             safetensors.torch.save_file({n: t.contiguous() for n, t in module.state_dict().items()}, folder / f"{stem}{suffix}.safetensors")
-
-
-def _parameter_groups(model: Any, config: Training) -> list[dict[str, Any]]:
-    groups = []
-    for module, lr in ((model.head, config.lr), (model.encoder, config.encoder_lr)):
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        if parameters:
-            groups.append({"params": parameters, "lr": lr, "base_lr": lr})
-    return groups
 
 
 def _section(config: Training) -> str:

@@ -43,14 +43,14 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 def step(runtime: Runtime, folder: Path) -> dict[str, Tensor]:
     """One step with two forwards, and the collectives."""
-    run, rank = SimpleNamespace(runtime=runtime), runtime.rank
+    rank = runtime.rank
     model = runtime.prepare(network())
     wrapped, _ = runtime.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
     wrapped.train()
     losses = []
     for x, y in batches():
         rows = list(runtime.shard(range(5)))
-        losses.append(pixel_cross_entropy(wrapped(x[rows]), y[rows], run))
+        losses.append(pixel_cross_entropy(wrapped(x[rows]), y[rows]))
     runtime.fabric.backward(sum(losses) / 2)
     found = {f"gradient {n}": p.grad for n, p in model.named_parameters()}
     found |= {f"before {n}": b.clone() for n, b in model.named_buffers()}

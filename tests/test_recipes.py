@@ -21,7 +21,7 @@ PUBLISHED = {
     "data.rotation": 5.0,
     "data.scale": (0.75, 1.25),
     "data.jitter": (0.5, 0.5, 0.5, 0.25),
-    "data.workers": 4,
+    "data.workers": None,
     "model.encoder": "resnet50.tv_in1k",
     "model.output_stride": 8,
     "model.stages": (4,),

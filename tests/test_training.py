@@ -33,31 +33,36 @@ def runtime() -> Runtime:
     return Runtime("cpu", Compute(precision="fp32"))
 
 
-def test_cross_entropy_is_the_mean_over_pixels_that_count(runtime):
+def test_cross_entropy_is_the_mean_over_pixels_that_count():
     rng = np.random.default_rng(0)
     logits, target = rng.normal(size=(2, 4, 3, 5)), rng.integers(0, 4, (2, 3, 5))
     target[rng.random(target.shape) < 0.3] = 255
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     terms = [-log_p[b, c, y, x] for (b, y, x), c in np.ndenumerate(target) if c != 255]
-    run = SimpleNamespace(runtime=runtime)
     # A target of the logits' own size: nothing is resized.
-    found = pixel_cross_entropy(torch.from_numpy(logits), torch.from_numpy(target), run)
+    found = pixel_cross_entropy(torch.from_numpy(logits), torch.from_numpy(target))
     assert found.item() == pytest.approx(np.mean(terms), rel=1e-5)
 
 
-def test_logits_are_resized_to_the_target(runtime):
+def test_logits_are_resized_to_the_target():
     logits, target = torch.randn(1, 3, 2, 2), torch.randint(0, 3, (1, 8, 8))
     up = nn.functional.interpolate(logits, (8, 8), mode="bilinear", align_corners=False)
-    found = pixel_cross_entropy(logits, target, SimpleNamespace(runtime=runtime))
+    found = pixel_cross_entropy(logits, target)
     torch.testing.assert_close(found, nn.functional.cross_entropy(up, target))
 
 
-def test_a_batch_without_a_pixel_that_counts_gives_zero_and_zero_gradient(runtime):
+def test_a_batch_without_a_pixel_that_counts_gives_zero_and_zero_gradient():
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = pixel_cross_entropy(logits, torch.full((1, 4, 4), 255), SimpleNamespace(runtime=runtime))
+    loss = pixel_cross_entropy(logits, torch.full((1, 4, 4), 255))
     assert loss.item() == 0.0
     loss.backward()
     assert not logits.grad.any()
+
+
+def test_the_number_of_pixels_can_be_that_of_all_processes():
+    logits, target = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    found = pixel_cross_entropy(logits, target, torch.tensor(64.0))
+    torch.testing.assert_close(found, nn.functional.cross_entropy(logits, target) / 4)
 
 
 def test_the_step_schedule_drops_in_the_epoch_after_the_milestone():
@@ -90,8 +95,11 @@ class Toy(nn.Module):
 class ToyViews:
     size, channels = 1, (1,)
 
-    def train(self, source, batches, seed, epoch):
-        return ({"x": torch.ones(len(ids), 1, 1, 1), "y": torch.zeros(len(ids), 1, 1, dtype=torch.long)} for ids in batches)
+    def train_loader(self, sources):
+        def batch(ids):
+            return {"x": torch.ones(len(ids), 1, 1, 1), "y": torch.zeros(len(ids), 1, 1, dtype=torch.long)}
+
+        return lambda steps, seed, epoch: ({name: batch(ids) for name, ids in step.items()} for step in steps)
 
 
 def toy_fit(runtime, config, folder, step_loss, **options) -> Toy:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -24,8 +25,11 @@ from ncdss_lib.errors import NCDSSError
 from ncdss_lib.models.encoders import weights_stamp
 from ncdss_lib.models.feature_cache import FeatureCache
 from ncdss_lib.recipes import Data, Model
+from ncdss_lib.runtime import Batches, cores
 
 Targets = Callable[[str], np.ndarray]  # image id -> contiguous label map, uint8 [H, W]; picklable, for loading processes
+Step = dict[str, Sequence[str]]  # source name -> ids of the images of one training step
+LoadEpoch = Callable[[Sequence[Step], int, int], Iterator[Batches]]  # (steps, seed, epoch) -> the batches of each step
 
 
 @dataclass
@@ -58,8 +62,8 @@ class Views(Protocol):
     size: int
     channels: tuple[int, ...] | None  # channels of cached features by encoder stage; None: inputs are images
 
-    def train(self, source: Source, batches: Sequence[Sequence[str]], seed: int, epoch: int) -> Iterator[dict[str, Tensor]]:
-        """For each batch of ids: ``x`` and ``y`` (uint8 [B, T, T]), or ``weak`` and ``strong`` where the source has no targets."""
+    def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
+        """What loads the batches of a training, epoch by epoch: ``x`` and ``y`` (uint8 [B, T, T]), or ``weak`` and ``strong``."""
         ...
 
     def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
@@ -84,14 +88,20 @@ class ImageViews:
     def __init__(self, data: SegmentationData, config: Data) -> None:
         self.data, self.config, self.size = data, config, config.size
 
-    def train(self, source: Source, batches: Sequence[Sequence[str]], seed: int, epoch: int) -> Iterator[dict[str, Tensor]]:
-        samples = _Samples(self, source, [(i, (seed, epoch, step)) for step, ids in enumerate(batches) for i in ids])
-        for batch in self._load(samples, len(batches[0])):
-            yield {name: value if name == "y" else value.permute(0, 3, 1, 2) for name, value in batch.items()}
+    def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
+        return _StepLoader(self, sources)
 
     def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
-        for start, images in zip(range(0, len(ids), batch_size), self._load(_Clean(self, ids), batch_size), strict=True):
-            yield list(ids[start : start + batch_size]), images.permute(0, 3, 1, 2)
+        images = DataLoader(
+            _Clean(self, ids), batch_size, num_workers=self.workers, worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available()
+        )
+        for start, batch in zip(range(0, len(ids), batch_size), _one_line_errors(images), strict=True):
+            yield list(ids[start : start + batch_size]), batch.permute(0, 3, 1, 2)
+
+    @property
+    def workers(self) -> int:
+        """Loading processes: as many as the recipe says, or one a core (a step keeps no more than 16 busy)."""
+        return min(cores(), 16) if self.config.workers is None else self.config.workers
 
     def augment(self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
         """One random geometry applied to an image and its label map, each sampled twice: at original size, then by the resize.
@@ -129,16 +139,6 @@ class ImageViews:
             return {"x": image, "y": target}
         return {"weak": image, "strong": jitter_colours(image, self.config, seed=int(rng.integers(2**31)))}
 
-    def _load(self, items: Dataset, batch_size: int) -> Iterator[Any]:
-        """Batches of a data set. The error of a loading process has its traceback as message, whose last line is what it said."""
-        loader = DataLoader(
-            items, batch_size, num_workers=self.config.workers, worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available()
-        )
-        try:
-            yield from loader
-        except NCDSSError as error:
-            raise type(error)(str(error).rstrip().rpartition(f"{type(error).__name__}: ")[2]) from error
-
 
 def jitter_colours(image: np.ndarray, config: Data, seed: int) -> np.ndarray:
     """Brightness, contrast, saturation and hue of uint8 [H, W, 3] changed at random, in random order: torchvision's, by Pillow."""
@@ -152,15 +152,53 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-class _Samples(Dataset):
-    def __init__(self, views: ImageViews, source: Source, items: list[tuple[str, tuple[int, int, int]]]) -> None:
-        self.views, self.source, self.items = views, source, items
+class _StepLoader:
+    """Loads whole steps in processes that live as long as this object: one set of them for all sources and epochs of a training."""
 
-    def __len__(self) -> int:
-        return len(self.items)
+    def __init__(self, views: ImageViews, sources: Sequence[Source]) -> None:
+        self._plan: list[tuple[Step, tuple[int, int, int]]] = []  # the loader's sampler: each epoch puts its steps here
+        self._loader = DataLoader(
+            _Steps(views, sources),
+            batch_size=None,
+            sampler=self._plan,
+            num_workers=views.workers,
+            worker_init_fn=_one_thread,
+            persistent_workers=views.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return self.views.sample(self.source, *self.items[index])
+    def __call__(self, steps: Sequence[Step], seed: int, epoch: int) -> Iterator[Batches]:
+        self._plan[:] = [(step, (seed, epoch, number)) for number, step in enumerate(steps)]
+        for batches in _one_line_errors(self._loader):
+            yield {source: {name: _channels_first(view) for name, view in views.items()} for source, views in batches.items()}
+
+
+class _Steps(Dataset):
+    """Item: all samples of a step, found by the ids of each source and the key of the step's random numbers."""
+
+    def __init__(self, views: ImageViews, sources: Sequence[Source]) -> None:
+        self.views, self.sources = views, {source.name: source for source in sources}
+
+    def __getitem__(self, item: tuple[Step, tuple[int, int, int]]) -> dict[str, dict[str, np.ndarray]]:
+        step, key = item
+        return {name: self._stack([self.views.sample(self.sources[name], i, key) for i in ids]) for name, ids in step.items()}
+
+    @staticmethod
+    def _stack(samples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def _channels_first(batch: Tensor) -> Tensor:
+    """Images [B, H, W, 3] as [B, 3, H, W] in the same memory, which is then channels-last; label maps as they are."""
+    return batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch
+
+
+def _one_line_errors(loader: DataLoader) -> Iterator[Any]:
+    """The batches of a loader. The error of a loading process has its traceback as message, whose last line is what it said."""
+    try:
+        yield from loader
+    except NCDSSError as error:
+        raise type(error)(str(error).rstrip().rpartition(f"{type(error).__name__}: ")[2]) from error
 
 
 class _Clean(Dataset):
@@ -188,18 +226,20 @@ class FeatureViews:
         self.cache, self.config, self.size = cache, config, config.size
         self.channels: tuple[int, ...] | None = cache.channels
 
-    def train(self, source: Source, batches: Sequence[Sequence[str]], seed: int, epoch: int) -> Iterator[dict[str, Tensor]]:
-        rng = np.random.default_rng([seed, epoch, crc32(source.name.encode()), 1])
-        for ids in batches:
-            flips = rng.random(len(ids)) < self.config.flip
-            weak = self._read(ids, flips, ("clean", "flip"))
-            if source.targets is None:
-                yield {"weak": weak, "strong": self._read(ids, flips, ("jitter", "flip_jitter"))}
-            else:
-                targets = [
-                    self._target(source, i)[:, ::-1] if flip else self._target(source, i) for i, flip in zip(ids, flips, strict=True)
-                ]
-                yield {"x": weak, "y": torch.from_numpy(np.stack(targets))}
+    def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
+        return partial(self._epoch, {source.name: source for source in sources})
+
+    def _epoch(self, sources: dict[str, Source], steps: Sequence[Step], seed: int, epoch: int) -> Iterator[Batches]:
+        flips = {name: np.random.default_rng([seed, epoch, crc32(name.encode()), 1]) for name in sources}
+        for step in steps:
+            yield {name: self._batch(sources[name], ids, flips[name].random(len(ids)) < self.config.flip) for name, ids in step.items()}
+
+    def _batch(self, source: Source, ids: Sequence[str], flips: np.ndarray) -> dict[str, Tensor]:
+        weak = self._read(ids, flips, ("clean", "flip"))
+        if source.targets is None:
+            return {"weak": weak, "strong": self._read(ids, flips, ("jitter", "flip_jitter"))}
+        targets = [self._target(source, i)[:, ::-1] if flip else self._target(source, i) for i, flip in zip(ids, flips, strict=True)]
+        return {"x": weak, "y": torch.from_numpy(np.stack(targets))}
 
     def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
         for start in range(0, len(ids), batch_size):

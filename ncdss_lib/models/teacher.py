@@ -19,15 +19,14 @@ def ema_update(teacher: nn.Module, student: nn.Module, momentum: float, buffers:
         buffers: batch-norm statistics. ``own`` (published) leaves those that the teacher gathered itself, ``copy`` takes the
             student's, ``average`` (ours, because they should fit the averaged weights) treats them as the parameters.
     """
-    for mine, its in zip(teacher.parameters(), student.parameters(), strict=True):
-        mine.lerp_(its, 1 - momentum)
-    if buffers == "own":
-        return
-    for buffer, its_buffer in zip(teacher.buffers(), student.buffers(), strict=True):
-        if buffers == "average" and buffer.is_floating_point():
-            buffer.lerp_(its_buffer, 1 - momentum)
-        else:
-            buffer.copy_(its_buffer)
+    averaged: list[tuple[Tensor, Tensor]] = list(zip(teacher.parameters(), student.parameters(), strict=True))
+    copied = [] if buffers == "own" else list(zip(teacher.buffers(), student.buffers(), strict=True))
+    if buffers == "average":
+        averaged += [pair for pair in copied if pair[0].is_floating_point()]
+        copied = [pair for pair in copied if not pair[0].is_floating_point()]
+    torch._foreach_lerp_([mine for mine, _ in averaged], [its for _, its in averaged], 1 - momentum)
+    for buffer, its_buffer in copied:
+        buffer.copy_(its_buffer)
 
 
 def make_teacher(student: nn.Module, other: nn.Module | None = None) -> nn.Module:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ncdss_lib.data.base import read_truth
 from ncdss_lib.data.views import Source
 from ncdss_lib.metrics import score
+from ncdss_lib.runtime import Batches
 from ncdss_lib.stages.evaluation import confusions
-from ncdss_lib.training import Batches, Losses, fit, pixel_cross_entropy
+from ncdss_lib.training import Losses, fit, pixel_cross_entropy
 
 if TYPE_CHECKING:
     from ncdss_lib.pipeline import Run
@@ -28,7 +29,7 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
 
     def step_loss(model: Any, batches: Batches, epoch: int) -> Losses:
         batch = batches["base_train"]
-        return {"loss": pixel_cross_entropy(model(batch["x"]), batch["y"], run)}
+        return {"loss": pixel_cross_entropy(model(batch["x"]), batch["y"])}
 
     presence, base_ids = run.data.presence(), set(run.labels.base_ids)
     base_val = [i for i in run.splits.val if base_ids.intersection(presence[i])]

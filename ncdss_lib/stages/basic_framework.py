@@ -14,9 +14,10 @@ from ncdss_lib.data.base import read_truth
 from ncdss_lib.data.views import Source
 from ncdss_lib.metrics import score
 from ncdss_lib.models.segmenter import warm_start
+from ncdss_lib.runtime import Batches
 from ncdss_lib.stages.clustering import read_pseudo_label, used_images
 from ncdss_lib.stages.evaluation import confusion_on_val
-from ncdss_lib.training import Batches, Losses, fit, pixel_cross_entropy
+from ncdss_lib.training import Losses, fit, pixel_cross_entropy
 
 if TYPE_CHECKING:
     from ncdss_lib.pipeline import Run
@@ -40,12 +41,12 @@ def _fine_tune(run: Run, name: str, clusters: int, used: list[str], folder: Path
     novel = Source("novel", used, partial(read_pseudo_label, run.folder / "clustering", clusters), config.batch_size)
 
     def step_loss(model: Any, batches: Batches, epoch: int) -> Losses:
-        return supervised_step(model, batches, run)
+        return supervised_step(model, batches)
 
     fit(run, name, model, [base, novel], step_loss, config, folder, validate=lambda model: novel_miou(run, model))
 
 
-def supervised_step(model: Any, batches: Batches, run: Run) -> Losses:
+def supervised_step(model: Any, batches: Batches) -> Losses:
     """Half the loss from truth, half from pseudo-labels (section 8).
 
     Args:
@@ -56,7 +57,7 @@ def supervised_step(model: Any, batches: Batches, run: Run) -> Losses:
         ``loss``, and each batch's own under its name.
     """
     # Two forwards: the head's batch-norm normalises base and novel images each by their own statistics.
-    losses = {name: pixel_cross_entropy(model(batch["x"]), batch["y"], run) for name, batch in batches.items()}
+    losses = {name: pixel_cross_entropy(model(batch["x"]), batch["y"]) for name, batch in batches.items()}
     return {"loss": sum(losses.values()) / 2, **losses}  # type: ignore[dict-item]
 
 

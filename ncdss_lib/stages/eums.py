@@ -19,18 +19,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ncdss_lib.data.base import read_truth
 from ncdss_lib.data.views import Source
 from ncdss_lib.inference import predict
 from ncdss_lib.labels import IGNORE
-from ncdss_lib.models.segmenter import upsample, warm_start
+from ncdss_lib.models.segmenter import warm_start
 from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher, settle_disputes
+from ncdss_lib.recipes import EUMS
+from ncdss_lib.runtime import Batches
 from ncdss_lib.stages.basic_framework import novel_miou, supervised_step
 from ncdss_lib.stages.clustering import read_pseudo_label
 from ncdss_lib.stages.entropy_ranking import image_entropies, read_ranking, split_clean
-from ncdss_lib.training import Batches, Losses, fit, pixel_cross_entropy
+from ncdss_lib.training import Losses, fit, pixel_cross_entropy
 
 if TYPE_CHECKING:
     from ncdss_lib.pipeline import Run
@@ -44,37 +47,41 @@ def ramp_up(epoch: float, length: float, maximum: float = 1.0) -> float:
     return maximum * math.exp(-5 * (1 - min(epoch, length) / length) ** 2) if length else maximum
 
 
-def eums_step(student: Any, teacher: Any, batches: Batches, weight: float, run: Run) -> Losses:
+def eums_step(student: nn.Module, teacher: nn.Module, batches: Batches, weight: float, config: EUMS) -> Losses:
     """One step: the student learns from truth, from pseudo-labels and from the teacher, who follows it.
 
     Args:
         student, teacher: networks with 1 + B + K outputs; the teacher is changed in place.
         batches: ``base`` and ``clean`` with ``x`` and ``y``, ``unclean`` with a ``weak`` and a ``strong`` view of the same geometry.
         weight: of the self-training loss, see :func:`ramp_up`.
+        config: the settings of the teacher.
 
     Returns:
         ``loss``, its three parts, and ``kept``, the share of unclean pixels that the teacher labels.
     """
-    config = run.recipe.eums
-
-    def ask_teacher(inputs: Tensor) -> Tensor:
-        with torch.no_grad(), run.runtime.autocast():
-            logits = teacher(inputs)
-        return upsample(logits.float(), run.recipe.data.target_size)
-
     base, clean, unclean = batches["base"], batches["clean"], batches["unclean"]
-    on_base = pixel_cross_entropy(student(base["x"]), base["y"], run)
-    clean_logits, unclean_logits = student(clean["x"]), student(unclean["strong"])
+    base_logits, clean_logits, unclean_logits = student(base["x"]), student(clean["x"]), student(unclean["strong"])
+
+    # The teacher follows the student's weights before this step, then labels what the student is to learn.
     ema_update(teacher, student, config.teacher_momentum, config.teacher_buffers)
     teacher.train(config.teacher_mode == "train")
-    taught = hard_pseudo_labels(ask_teacher(unclean["weak"]), config.confidence)
+    size = clean["y"].shape[-2:]
+    taught = hard_pseudo_labels(teacher_logits(teacher, unclean["weak"], size), config.confidence)
     pseudo = clean["y"]
     if config.disputed != "keep":
-        pseudo = settle_disputes(pseudo, ask_teacher(clean["x"]), config.confidence, config.disputed)
-    on_clean = pixel_cross_entropy(clean_logits, pseudo, run)
-    on_unclean = pixel_cross_entropy(unclean_logits, taught, run)
+        pseudo = settle_disputes(pseudo, teacher_logits(teacher, clean["x"], size), config.confidence, config.disputed)
+
+    on_base = pixel_cross_entropy(base_logits, base["y"])
+    on_clean = pixel_cross_entropy(clean_logits, pseudo)
+    on_unclean = pixel_cross_entropy(unclean_logits, taught)
     loss = (on_base + on_clean) / 2 + weight * on_unclean
     return {"loss": loss, "base": on_base, "clean": on_clean, "unclean": on_unclean, "kept": (taught != IGNORE).float().mean()}
+
+
+@torch.no_grad()
+def teacher_logits(teacher: nn.Module, inputs: Tensor, size: Sequence[int]) -> Tensor:
+    """What the teacher says of its inputs, float32 [B, C, *size]; no gradient goes there."""
+    return F.interpolate(teacher(inputs).float(), size, mode="bilinear", align_corners=False)
 
 
 def watch(run: Run, path: Path, ids: Sequence[str], student: nn.Module, teacher: nn.Module) -> None:
@@ -157,10 +164,12 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
         reassign(epoch, student)
         watch(run, folder / "watched" / f"epoch_{epoch}.npz", watched, student, teacher)
 
+    labeller = run.runtime.compiled(teacher)
+
     def step_loss(student: Any, batches: Batches, epoch: int) -> Losses:
         if not config.self_training:
-            return supervised_step(student, batches, run)
-        return eums_step(student, teacher, batches, ramp_up(epoch, config.ramp_up_epochs, config.max_weight), run)
+            return supervised_step(student, batches)
+        return eums_step(student, labeller, batches, ramp_up(epoch, config.ramp_up_epochs, config.max_weight), config)
 
     fit(
         run, "eums", student, [base, clean, unclean] if config.self_training else [base, clean], step_loss, config, folder,

@@ -218,7 +218,10 @@ def samples(data: Pascal5i, workers: int) -> list[dict[str, torch.Tensor]]:
     view = ImageViews(data, Data(size=32, target_size=32, workers=workers))
     labelled = Source("base", data.train_ids, lambda i: labels.to_contiguous(data.mask(i)), 3)
     unlabelled = Source("unclean", data.train_ids, None, 3)
-    return [batch for source in (labelled, unlabelled) for batch in view.train(source, source.batches(1, 2, 3), 1, 2)]
+    plans = {source.name: source.batches(1, 2, 3) for source in (labelled, unlabelled)}
+    steps = [{name: plan[step] for name, plan in plans.items()} for step in range(3)]
+    found = list(view.train_loader((labelled, unlabelled))(steps, 1, 2))
+    return [step[name] for name in plans for step in found]
 
 
 def test_loading_processes_give_the_same_samples(voc):
@@ -252,7 +255,8 @@ def test_an_unreadable_image_is_one_line_also_from_a_loading_process(tmp_path, w
     path = tmp_path / "voc" / "images" / f"{data.train_ids[1]}.jpg"
     path.write_bytes(path.read_bytes()[:300])
     view = ImageViews(data, Data(size=32, target_size=32, workers=workers))
-    for batches in (view.clean(data.train_ids, 2), view.train(Source("u", data.train_ids, None, 2), [data.train_ids[:2]], 0, 0)):
+    load_epoch = view.train_loader([Source("u", data.train_ids, None, 2)])
+    for batches in (view.clean(data.train_ids, 2), load_epoch([{"u": data.train_ids[:2]}], 0, 0)):
         with pytest.raises(InputError) as caught:
             list(batches)
         assert str(caught.value).startswith(f"{path} cannot be read")
@@ -298,7 +302,8 @@ def test_flipped_features_come_with_flipped_targets(voc, flip):
     cache = run.views.cache  # type: ignore[attr-defined]
     seen = set()
     for epoch in range(3):
-        (batch,) = run.views.train(Source("base", ids, run.truth, 6), [ids], 0, epoch)
+        (step,) = run.views.train_loader([Source("base", ids, run.truth, 6)])([{"base": ids}], 0, epoch)
+        batch = step["base"]
         clean, flipped = cache.read(["clean"] * 6, ids), cache.read(["flip"] * 6, ids)
         for x, y, plain, mirrored, image_id in zip(batch["x"], batch["y"], clean, flipped, ids, strict=True):
             is_flipped = torch.equal(x, mirrored)
@@ -313,7 +318,8 @@ def test_strong_cached_views_have_the_geometry_of_the_weak_ones(voc):
     run = open_run("pascal5i", str(voc), 0, 0, "laptop", None, TINY_LAPTOP)
     ids = run.splits.novel[:6]
     cache = run.views.cache  # type: ignore[attr-defined]
-    (batch,) = run.views.train(Source("unclean", ids, None, 6), [ids], 0, 0)
+    (step,) = run.views.train_loader([Source("unclean", ids, None, 6)])([{"unclean": ids}], 0, 0)
+    batch = step["unclean"]
     for weak, strong, i in zip(batch["weak"], batch["strong"], ids, strict=True):
         suffix = "flip" if torch.equal(weak, cache.read(["flip"], [i])[0]) else "clean"
         assert torch.equal(weak, cache.read([suffix], [i])[0])

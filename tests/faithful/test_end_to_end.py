@@ -75,15 +75,23 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.views, name)
 
-    def train(self, source: Any, batches: Any, seed: int, epoch: int) -> Iterator[dict[str, Tensor]]:
-        key = source.name, epoch
-        self.training.lists[key] = [i for batch in batches for i in batch]
-        if source.targets:
-            self.training.targets |= {(source.name, i): source.targets(i) for i in self.training.lists[key]}
-        self.training.batches[key] = []
-        for batch in self.views.train(source, batches, seed, epoch):
-            self.training.batches[key].append({name: value.clone() for name, value in batch.items()})
-            yield batch
+    def train_loader(self, sources: Any) -> Any:
+        load = self.views.train_loader(sources)
+        targets = {source.name: source.targets for source in sources}
+
+        def load_epoch(steps: Any, seed: int, epoch: int) -> Iterator[dict[str, dict[str, Tensor]]]:
+            for name in steps[0]:
+                ids = [i for step in steps for i in step[name]]
+                self.training.lists[name, epoch] = ids
+                self.training.batches[name, epoch] = []
+                if targets[name]:
+                    self.training.targets |= {(name, i): targets[name](i) for i in ids}
+            for batches in load(steps, seed, epoch):
+                for name, batch in batches.items():
+                    self.training.batches[name, epoch].append({key: value.clone() for key, value in batch.items()})
+                yield batches
+
+        return load_epoch
 
 
 def copied(module: nn.Module) -> Weights:

@@ -8,7 +8,7 @@ from ncdss_lib.recipes import Recipe, flatten, load_recipe
 
 #: Section 0: the network, its input, SGD.
 EVERYWHERE = {
-    "data.size": 512, "data.target_size": 512, "evaluation.size": 512, "data.features": "online", "data.workers": 4,
+    "data.size": 512, "data.target_size": 512, "evaluation.size": 512, "data.features": "online",
     "data.flip": 0.5, "data.rotation": 5.0, "data.scale": (0.75, 1.25), "data.jitter": (0.5, 0.5, 0.5, 0.25), "data.label_border": 0,
     "data.base_list": "published", "data.coco_masks": "published",
     "model.encoder": "resnet50.tv_in1k", "model.weights": "hub", "model.output_stride": 8, "model.stages": (4,), "model.head": "aspp",

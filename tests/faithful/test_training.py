@@ -36,20 +36,20 @@ def labels_and_logits(seed: int, channels: int) -> tuple[torch.Tensor, torch.Ten
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_cross_entropy(run, seed):
+def test_cross_entropy(seed):
     """Pixel by pixel in float64; ours in float32: to 1e-6 of the value."""
     logits, labels = labels_and_logits(seed, 16)
     expected = published.cross_entropy_of_pixels(logits.numpy(), labels.numpy())
-    assert pixel_cross_entropy(logits, labels, run).item() == pytest.approx(expected, rel=1e-6)
+    assert pixel_cross_entropy(logits, labels).item() == pytest.approx(expected, rel=1e-6)
     assert published.cross_entropy(logits, labels).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_basic_loss_is_the_mean_of_both_domains(run):
+def test_the_basic_loss_is_the_mean_of_both_domains():
     """Each domain is averaged over its own pixels first, however many are ignored in it."""
     (base_logits, base), (novel_logits, novel) = labels_and_logits(0, 26), labels_and_logits(1, 26)
     novel[0] = 255
     batches = {"base": {"x": base_logits, "y": base}, "novel": {"x": novel_logits, "y": novel}}
-    found = supervised_step(lambda x: x, batches, run)
+    found = supervised_step(lambda x: x, batches)
     parts = [published.cross_entropy_of_pixels(b["x"].numpy(), b["y"].numpy()) for b in batches.values()]
     assert [found["base"].item(), found["novel"].item()] == pytest.approx(parts, rel=1e-6)
     assert found["loss"].item() == pytest.approx(sum(parts) / 2, rel=1e-6)
@@ -70,7 +70,7 @@ class Told(nn.Module):
 
 
 @pytest.mark.parametrize("epoch", [0, 2, 5, 29])
-def test_the_eums_loss_its_order_and_the_teachers_mode(run, epoch):
+def test_the_eums_loss_its_order_and_the_teachers_mode(epoch):
     """The student three times; the parameters' average (3 becomes 2.98), not the buffers'; then the teacher, in training mode.
 
     Parts of the loss pixel by pixel in float64, to 1e-6. No pixel is left out: the threshold is 0.
@@ -80,8 +80,7 @@ def test_the_eums_loss_its_order_and_the_teachers_mode(run, epoch):
     batches["unclean"] = {"weak": inputs["weak"][0], "strong": inputs["strong"][0]}
     asked: list[tuple[str, bool, float]] = []
     student, teacher = Told("student", asked).train(), Told("teacher", asked).eval()
-    run.recipe = PAPER.model_copy(update={"data": PAPER.data.model_copy(update={"target_size": 6})})
-    found = eums_step(student, teacher, batches, ramp_up(epoch, PAPER.eums.ramp_up_epochs, PAPER.eums.max_weight), run)
+    found = eums_step(student, teacher, batches, ramp_up(epoch, PAPER.eums.ramp_up_epochs, PAPER.eums.max_weight), PAPER.eums)
 
     assert asked == [("student", True, 1.0)] * 3 + [("teacher", True, 2.98)]
     assert teacher.statistic.item() == 3.0
@@ -125,9 +124,13 @@ class NoViews:
     def __init__(self) -> None:
         self.shown: dict[tuple[str, int], list[str]] = {}
 
-    def train(self, source, batches, seed, epoch):
-        self.shown[source.name, epoch] = [i for batch in batches for i in batch]
-        return ({} for _ in batches)
+    def train_loader(self, sources):
+        return self.load
+
+    def load(self, steps, seed, epoch):
+        for name in steps[0]:
+            self.shown[name, epoch] = [i for step in steps for i in step[name]]
+        return ({} for _ in steps)
 
 
 @pytest.mark.parametrize(("lengths", "steps"), [((5040, 5542), 630), ((7746, 2836), 354), ((23, 17, 40), 2), ((8, 8), 1)])

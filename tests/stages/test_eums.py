@@ -127,8 +127,7 @@ def test_the_loss_of_a_step_is_put_together_as_published(monkeypatch, voc, ranke
     found = {}
 
     def one_step(run, name, model, sources, step_loss, config, folder, *, extra, before_epoch, validate):
-        loaders = [run.views.train(s, s.batches(0, 0, 1), 0, 0) for s in sources]
-        batches = {s.name: next(iter(loader)) for s, loader in zip(sources, loaders, strict=True)}
+        (batches,) = run.views.train_loader(sources)([{s.name: s.batches(0, 0, 1)[0] for s in sources}], 0, 0)
         teacher = extra["teacher"]
         with torch.no_grad():
             for p in model.parameters():
