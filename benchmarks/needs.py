@@ -57,7 +57,9 @@ class LiveTensors(TorchDispatchMode):
         self.bytes -= size
 
 
-def training_bytes(training: str, base: int, clusters: int, batch: int, precision: str, size: int = 512) -> dict[str, int]:
+def training_bytes(
+    training: str, base: int, clusters: int, batch: int, precision: str, size: int = 512, *, encoder: str = "resnet50.tv_in1k"
+) -> dict[str, int]:
     """Peak memory of a step.
 
     Args:
@@ -67,7 +69,7 @@ def training_bytes(training: str, base: int, clusters: int, batch: int, precisio
     Returns:
         ``peak``, and of it ``state``: weights, gradients, momentum and, for EUMS, the teacher.
     """
-    recipe = load_recipe("paper", ["model.weights=none", f"data.size={size}", f"data.target_size={size}"])
+    recipe = load_recipe("paper", ["model.weights=none", f"model.encoder={encoder}", f"data.size={size}", f"data.target_size={size}"])
     outputs = 1 + base + (0 if training == "base_training" else clusters)
     with FakeTensorMode(), LiveTensors() as live:
         model = build_segmenter(recipe.model, outputs).train()

@@ -152,3 +152,21 @@ def training_step(backbone: nn.Module, head: nn.Module, optimizer: torch.optim.O
     loss.backward()
     optimizer.step()
     return loss.detach()
+
+
+def losses_of_two(network: Callable[[Tensor], Tensor], base: tuple[Tensor, Tensor], novel: tuple[Tensor, Tensor]) -> Tensor:
+    """The loss of the basic framework: two forwards, the mean of two cross-entropies; each pair is x and y as in :func:`training_step`."""
+    losses = [F.cross_entropy(network(x), y, ignore_index=255) for x, y in (base, novel)]
+    return (losses[0] + losses[1]) / 2
+
+
+def eums_loss(
+    student: nn.Module, teacher: nn.Module, base: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor], weak: Tensor, strong: Tensor
+) -> Tensor:
+    """The loss of EUMS after the ramp-up: parameter by parameter the teacher's average, its labels of the weak view, three forwards."""
+    supervised, unclean = losses_of_two(student, base, clean), student(strong)
+    with torch.no_grad():
+        for mine, its in zip(teacher.parameters(), student.parameters(), strict=True):
+            mine.data = 0.99 * mine.data + 0.01 * its.data
+        label = teacher(weak).softmax(1).argmax(1)
+    return supervised + F.cross_entropy(unclean, label, ignore_index=255)

@@ -30,26 +30,29 @@ def confusion_matrix(truth: Tensor, prediction: Tensor, rows: int, columns: int)
         int64 [rows, columns]; the matrices of several batches or processes add up.
     """
     if truth.device.type == "cpu":
-        return torch.from_numpy(_count_runs(truth.numpy().ravel(), prediction.numpy().ravel(), rows, columns))
-    return _count_pixels(truth, prediction, rows, columns)
+        counts = torch.from_numpy(_count_runs(truth.numpy().ravel(), prediction.numpy().ravel(), columns))
+    else:
+        counts = _count_pixels(truth, prediction, columns)
+    unknown = counts[rows:IGNORE].any(1)
+    if unknown.any():
+        raise ValueError(f"the truth holds label {rows + int(unknown.int().argmax())}, not only 0..{rows - 1} and {IGNORE}")
+    return counts[:rows]
 
 
-def _count_pixels(truth: Tensor, prediction: Tensor, rows: int, columns: int) -> Tensor:
-    valid = truth != IGNORE
-    index = truth[valid].long() * columns + prediction[valid].long()
-    return torch.bincount(index, minlength=rows * columns).view(rows, columns)
+def _count_pixels(truth: Tensor, prediction: Tensor, columns: int) -> Tensor:
+    """Pixels by truth and prediction on any device, int64 [256, columns]."""
+    index = truth.flatten().int() * columns + prediction.flatten()
+    return torch.bincount(index, minlength=(IGNORE + 1) * columns).view(IGNORE + 1, columns)
 
 
-def _count_runs(truth: np.ndarray, prediction: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """:func:`confusion_matrix` of flat arrays. Label maps consist of areas, so there are far fewer runs of equal pixels than pixels."""
+def _count_runs(truth: np.ndarray, prediction: np.ndarray, columns: int) -> np.ndarray:
+    """Pixels by truth and prediction, int64 [256, columns], of flat arrays: label maps are areas, so far fewer runs than pixels."""
     last, length = np.flatnonzero((truth[1:] != truth[:-1]) | (prediction[1:] != prediction[:-1])), None
     if len(last) < len(truth) // 8:
         last = np.append(last, len(truth) - 1)  # the last pixel of each run
         truth, prediction, length = truth[last], prediction[last], np.diff(last, prepend=-1)
-    counts = np.bincount(truth * np.int64(columns) + prediction, length, (IGNORE + 1) * columns).reshape(IGNORE + 1, columns)
-    if counts[rows:IGNORE].any():
-        raise ValueError(f"the truth holds label {rows + counts[rows:IGNORE].any(1).argmax()}, not only 0..{rows - 1} and {IGNORE}")
-    return counts[:rows].astype(np.int64)
+    counts = np.bincount(truth * np.int64(columns) + prediction, length, (IGNORE + 1) * columns)
+    return counts.astype(np.int64).reshape(IGNORE + 1, columns)
 
 
 def pairwise_iou(counts: np.ndarray) -> np.ndarray:

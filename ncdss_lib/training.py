@@ -20,12 +20,13 @@ from ncdss_lib.data.views import LoadEpoch, Source
 from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.recipes import Training
-from ncdss_lib.runtime import Batches, sum_over_processes, world_size
+from ncdss_lib.runtime import Batches, Runtime, sum_over_processes, world_size
 
 if TYPE_CHECKING:
     from ncdss_lib.pipeline import Run
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is recorded
+StepLoss = Callable[[Any, Batches, int], Losses]  # (network, batches by source name, epoch)
 
 
 def learning_rate_factor(config: Training, epoch: int, progress: float) -> float:
@@ -64,7 +65,7 @@ def fit(
     name: str,
     model: nn.Module,
     sources: Sequence[Source],
-    step_loss: Callable[[Any, Batches, int], Losses],
+    step_loss: StepLoss,
     config: Training,
     folder: Path,
     *,
@@ -108,7 +109,7 @@ def fit(
         if epoch < state["epoch"]:
             continue
         _check_lists(name, sources, config, epoch, least=runtime.world_size * (2 if run.recipe.model.head == "aspp" else 1))
-        means = _train_epoch(run, network, optimizer, sources, load_epoch, step_loss, config, epoch)
+        means = train_epoch(runtime, network, optimizer, sources, load_epoch, step_loss, config, run.seed, epoch)
         if not all(math.isfinite(value) for value in means.values()):
             raise RunError(
                 f"{name}: a loss is not finite in epoch {epoch} ({means}). Lower {_section(config)}.lr (now {config.lr}) "
@@ -160,21 +161,36 @@ def read_history(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(folder / f"{name}_history.csv")
 
 
-def _train_epoch(
-    run: Run, network: Any, optimizer: Any, sources: Sequence[Source], load_epoch: LoadEpoch, step_loss: Any, config: Training, epoch: int
+def train_epoch(
+    runtime: Runtime,
+    network: Any,
+    optimizer: Any,
+    sources: Sequence[Source],
+    load_epoch: LoadEpoch,
+    step_loss: StepLoss,
+    config: Training,
+    seed: int,
+    epoch: int,
 ) -> dict[str, float]:
-    """One epoch of steps, each with one batch from each source; mean losses over steps and processes.
+    """One epoch of steps, each with one batch from each source.
 
-    Nothing here waits for the device before the epoch ends: learning rates are known on the host, losses are summed on the device.
+    Nothing here waits for the device before the epoch ends: learning rates are known on the host,
+    losses are summed on the device.
+
+    Args:
+        network, optimizer: from :meth:`Runtime.setup`.
+        load_epoch: from the ``train_loader`` of the views.
+
+    Returns:
+        ``steps``, and the mean of each loss over steps and processes.
     """
-    runtime = run.runtime
     steps = config.steps_per_epoch or min(len(source.ids) // source.batch_size for source in sources)
-    orders = {source.name: source.batches(run.seed, epoch, steps) for source in sources}
+    orders = {source.name: source.batches(seed, epoch, steps) for source in sources}
     plan = [{name: runtime.shard(batches[step]) for name, batches in orders.items()} for step in range(steps)]
     sums: dict[str, Tensor] = {}
     network.train()
-    for step, batches in enumerate(runtime.prefetch(load_epoch(plan, run.seed, epoch))):
-        torch.manual_seed(_step_seed(run.seed, epoch, step, runtime.rank))
+    for step, batches in enumerate(runtime.prefetch(load_epoch(plan, seed, epoch))):
+        torch.manual_seed(_step_seed(seed, epoch, step, runtime.rank))
         factor = learning_rate_factor(config, epoch, (epoch * steps + step) / (config.epochs * steps))
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor

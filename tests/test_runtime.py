@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,15 @@ import torch.nn.functional as F
 
 from ncdss_lib import runtime as runtime_module
 from ncdss_lib.errors import InputError, RunError
+from ncdss_lib.models.segmenter import build_segmenter
+from ncdss_lib.models.teacher import make_teacher
 from ncdss_lib.pipeline import open_run
-from ncdss_lib.recipes import Compute
+from ncdss_lib.recipes import EUMS, Compute, Model
 from ncdss_lib.runtime import Runtime, report_failure
+from ncdss_lib.stages.eums import eums_step
 from ncdss_lib.stages.evaluation import confusion_on_val
 from ncdss_lib.store import read_json
+from ncdss_lib.training import make_optimizer
 from tests.conftest import REPO, TINY_LAPTOP
 from tests.distributed_step import batches, network
 from tests.models.test_feature_cache import Tiny, build, contents
@@ -118,6 +123,69 @@ def test_without_torchrun_or_without_an_error_nothing_is_left(monkeypatch, tmp_p
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     report_failure(KeyboardInterrupt())
     assert not list(tmp_path.iterdir())
+
+
+# --- loops ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_prefetched_batches_are_all_there_in_order():
+    batches = [{"base": {"x": torch.full((2,), float(n))}} for n in range(5)]
+    found = list(Runtime("cpu").prefetch(batches))
+    assert [batch["base"]["x"].tolist() for batch in found] == [[float(n)] * 2 for n in range(5)]
+    assert list(Runtime("cpu").prefetch([])) == []
+
+
+def test_map_keeps_the_order_and_raises_what_a_thread_raised():
+    runtime = Runtime("cpu")
+    assert runtime.map(lambda n: n * n, range(50)) == [n * n for n in range(50)]
+    with pytest.raises(InputError, match="mask 3"):
+        runtime.map(lambda n: _refuse(n), range(5))
+
+
+def _refuse(n: int) -> int:
+    if n == 3:
+        raise InputError("mask 3 is damaged.")
+    return n
+
+
+def test_tf32_is_a_precision():
+    assert Runtime("cpu", Compute(precision="tf32")).precision == "tf32"
+
+
+def test_student_and_teacher_are_compiled_once_for_all_epochs(monkeypatch):
+    """One graph each, no break, nothing compiled again: not in later epochs, not after an evaluation in between."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    # The graphs are what counts; how they are turned into kernels takes minutes on a CPU.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    config = Model(encoder="test_resnet", weights="none", head="conv", head_channels=8)
+    runtime = Runtime("cpu", Compute(precision="fp32", compile=True))
+    model = runtime.prepare(build_segmenter(config, 26))
+    teacher = make_teacher(model)
+    network, optimizer = runtime.setup(model, make_optimizer(model, EUMS()))
+    labeller = runtime.compiled(teacher)
+
+    def images() -> torch.Tensor:
+        return torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8).to(memory_format=torch.channels_last)
+
+    for _ in range(3):
+        network.train()
+        for _ in range(2):
+            labelled = {name: {"x": images(), "y": torch.randint(0, 26, (2, 64, 64), dtype=torch.uint8)} for name in ("base", "clean")}
+            batches = labelled | {"unclean": {"weak": images(), "strong": images()}}
+            with runtime.autocast():
+                losses = eums_step(network, labeller, batches, 1.0, EUMS())
+            optimizer.zero_grad()
+            runtime.fabric.backward(losses["loss"])
+            optimizer.step()
+        model.eval()
+        with torch.inference_mode():
+            model(images()[:1])
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
+    assert not counters["recompiles"]
 
 
 # --- several processes ------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ its clusters), ``prototypes.safetensors``, and for each K ``pseudo_labels_K/ID.p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,12 +135,8 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
         assigned, pca = run.runtime.from_main(cluster)  # once: machines that round otherwise might number the clusters otherwise
         images[f"cluster_{k}"] = pd.Series(assigned, index=used).reindex(images.index).astype("Int64")
         numbers = {"pca_dims": int(pca.n_components_), "explained_variance": float(pca.explained_variance_ratio_.sum())}
-        for i, label in zip(run.runtime.shard(used), run.runtime.shard(assigned.tolist()), strict=True):
-            base_pred, novel_map = read_labels(folder / "base_pred" / f"{i}.png"), read_labels(folder / "novel_map" / f"{i}.png") > 0
-            pseudo = fuse(base_pred, novel_map, label, run.labels.num_base)
-            if config.uncertain_label == IGNORE:
-                pseudo[(pseudo == 0) & (read_labels(folder / "uncertain" / f"{i}.png") > 0)] = IGNORE
-            write_labels(folder / f"pseudo_labels_{k}" / f"{i}.png", pseudo)
+        shares = zip(run.runtime.shard(used), run.runtime.shard(assigned.tolist()), strict=True)
+        run.runtime.map(partial(_write_pseudo_label, run, folder, k), shares)
     if run.runtime.is_main:
         images.to_csv(folder / "images.csv")
     status = images["status"].value_counts()
@@ -159,24 +156,39 @@ def _novel_maps(run: Run, folder: Path) -> pd.DataFrame:
     for ids, logits in predict(run, load_model(run, "base"), saliency_ids, run.views.size, "base-class removal"):
         base_preds = confident_base(logits, config.base_confidence).cpu().numpy()
         guesses = (logits.argmax(1) > 0).to(torch.uint8).cpu().numpy()
-        for i, small, guess in zip(ids, base_preds, guesses, strict=True):
-            salient = run.data.saliency(i)
-            assert salient is not None
-            base_pred = resize_labels(small, salient.shape)
-            if config.mask_size == "network":
-                salient = resize_labels(resize_labels(salient, run.views.size), salient.shape)
-            novel_map = salient & (base_pred == 0)
-            write_labels(folder / "base_pred" / f"{i}.png", base_pred)
-            write_labels(folder / "novel_map" / f"{i}.png", novel_map.astype(np.uint8))
-            if config.uncertain_label == IGNORE:
-                write_labels(folder / "uncertain" / f"{i}.png", resize_labels(guess, salient.shape))
-            rows.append((i, int(novel_map.sum()), float(novel_map.mean())))
+        rows += run.runtime.map(partial(_write_novel_map, run, folder), zip(ids, base_preds, guesses, strict=True))
     images = pd.DataFrame(index=pd.Index(run.splits.novel, name="id"), columns=["area", "share"], dtype=float)
     images["status"] = "no_saliency"
     for i, area, share in run.runtime.gather(rows):
         large = area > config.min_area_pixels and share > config.min_area_fraction
         images.loc[i, ["area", "share", "status"]] = [area, share, "used" if large else "below_min_area"]
     return images
+
+
+def _write_novel_map(run: Run, folder: Path, found: tuple[str, np.ndarray, np.ndarray]) -> tuple[str, int, float]:
+    """Write what is known of one image at its own size; its id, and pixels and share of its novel mask."""
+    image_id, small, guess = found
+    config, salient = run.recipe.clustering, run.data.saliency(image_id)
+    assert salient is not None
+    base_pred = resize_labels(small, salient.shape)
+    if config.mask_size == "network":
+        salient = resize_labels(resize_labels(salient, run.views.size), salient.shape)
+    novel_map = salient & (base_pred == 0)
+    write_labels(folder / "base_pred" / f"{image_id}.png", base_pred)
+    write_labels(folder / "novel_map" / f"{image_id}.png", novel_map.astype(np.uint8))
+    if config.uncertain_label == IGNORE:
+        write_labels(folder / "uncertain" / f"{image_id}.png", resize_labels(guess, salient.shape))
+    return image_id, int(novel_map.sum()), float(novel_map.mean())
+
+
+def _write_pseudo_label(run: Run, folder: Path, clusters: int, found: tuple[str, int]) -> None:
+    image_id, cluster = found
+    base_pred = read_labels(folder / "base_pred" / f"{image_id}.png")
+    novel_map = read_labels(folder / "novel_map" / f"{image_id}.png") > 0
+    pseudo = fuse(base_pred, novel_map, cluster, run.labels.num_base)
+    if run.recipe.clustering.uncertain_label == IGNORE:
+        pseudo[(pseudo == 0) & (read_labels(folder / "uncertain" / f"{image_id}.png") > 0)] = IGNORE
+    write_labels(folder / f"pseudo_labels_{clusters}" / f"{image_id}.png", pseudo)
 
 
 @torch.inference_mode()
@@ -189,11 +201,15 @@ def _prototypes(run: Run, folder: Path, used: list[str]) -> np.ndarray:
     for ids, inputs in views.clean(runtime.shard(used), run.recipe.compute.inference_batch):
         with runtime.autocast():
             features = encoder(runtime.to_device(inputs))[:, -deepest:]
-        masks = [resize_labels(read_labels(folder / "novel_map" / f"{i}.png"), views.size) > 0 for i in ids]
-        weights = np.stack([adjoint_mask(mask, *features.shape[-2:]) for mask in masks])
+        weights = np.stack(runtime.map(partial(_pooling_weights, folder, views.size, features.shape[-2:]), ids))
         found += zip(ids, masked_prototype(features, runtime.to_device(torch.from_numpy(weights))).cpu().numpy(), strict=True)
     by_id = dict(runtime.gather(found))
     return np.stack([by_id[i] for i in used])
+
+
+def _pooling_weights(folder: Path, size: int, shape: Sequence[int], image_id: str) -> np.ndarray:
+    mask = resize_labels(read_labels(folder / "novel_map" / f"{image_id}.png"), size) > 0
+    return adjoint_mask(mask, *shape)
 
 
 def images_table(folder: Path) -> pd.DataFrame:

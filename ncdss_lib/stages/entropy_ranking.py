@@ -75,8 +75,12 @@ def image_entropies(run: Run, model: nn.Module, ids: Sequence[str]) -> dict[str,
     """Entropy score of each image under a model, over the regions of its over-clustered pseudo-label."""
     clusters, first, size = run.clusters["eums"], 1 + run.labels.num_base, run.views.size
     found: list[tuple[str, float]] = []
+
+    def read(image_id: str) -> np.ndarray:
+        return resize_labels(read_pseudo_label(run.folder / "clustering", clusters, image_id), size)
+
     for batch, logits in predict(run, model, ids, size, "entropy"):
-        labels = np.stack([resize_labels(read_pseudo_label(run.folder / "clustering", clusters, i), size) for i in batch])
+        labels = np.stack(run.runtime.map(read, batch))  # while the device is at work
         region = run.runtime.to_device(torch.from_numpy((labels >= first) & (labels != IGNORE)))
         found += zip(batch, region_entropy(logits, region).tolist(), strict=True)
     return dict(run.runtime.gather(found))

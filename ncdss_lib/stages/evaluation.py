@@ -62,23 +62,42 @@ def confusions(run: Run, model: Segmenter, size: int, ids: Sequence[str] | None 
     """
     ids = run.splits.val if ids is None else ids
     half_of = {i: position % 2 for position, i in enumerate(ids)}
-    counts = torch.zeros(3, len(run.labels.names), model.outputs, dtype=torch.int64)  # two halves, and at original size
+    rows, columns = len(run.labels.names), model.outputs
+    counts = torch.zeros(3, rows, columns, dtype=torch.int64, device=run.runtime.device)  # two halves, and at original size
+
+    def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        truth = run.truth(image_id)
+        return truth, resize_labels(truth, size)
+
     for batch, logits in predict(run, model, ids, size, "evaluate"):
-        for i, prediction in zip(batch, logits.argmax(1).to(torch.uint8).cpu(), strict=True):
-            truth = run.truth(i)
-            counts[half_of[i]] += _count(resize_labels(truth, size), prediction.numpy(), counts)
-            counts[2] += _count(truth, resize_labels(prediction.numpy(), truth.shape), counts)
-    total = run.runtime.sum(counts.to(run.runtime.device)).cpu().numpy()
+        truths = run.runtime.map(read, batch)  # while the device is at work
+        predictions = logits.argmax(1).to(torch.uint8)
+
+        # At the size of the network, each half of the images by itself.
+        resized = run.runtime.to_device(torch.from_numpy(np.stack([small for _, small in truths])))
+        for half in (0, 1):
+            mine = [place for place, i in enumerate(batch) if half_of[i] == half]
+            counts[half] += confusion_matrix(resized[mine], predictions[mine], rows, columns)
+
+        # At the size of each image.
+        original = run.runtime.to_device(torch.from_numpy(np.concatenate([truth.ravel() for truth, _ in truths])))
+        enlarged = [nearest(own, truth.shape).flatten() for own, (truth, _) in zip(predictions, truths, strict=True)]
+        counts[2] += confusion_matrix(original, torch.cat(enlarged), rows, columns)
+    total = run.runtime.sum(counts).cpu().numpy()
     return Confusions(total[:2], total[2])
+
+
+def nearest(labels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """:func:`ncdss_lib.data.label_maps.resize_labels` on the device: uint8 [h, w] to [H, W]."""
+    rows, columns = (
+        torch.arange(target, device=labels.device) * source // target for source, target in zip(labels.shape, shape, strict=True)
+    )
+    return labels[rows[:, None], columns]
 
 
 def confusion_on_val(run: Run, model: Segmenter, size: int) -> np.ndarray:
     """Confusion matrix of a model on the validation images at ``size`` pixels, int64 [1 + B + N, outputs]."""
     return confusions(run, model, size).total
-
-
-def _count(truth: np.ndarray, prediction: np.ndarray, like: torch.Tensor) -> torch.Tensor:
-    return confusion_matrix(torch.from_numpy(truth), torch.from_numpy(prediction), *like.shape[1:])
 
 
 def protocols(found: Confusions, labels: LabelSpace) -> dict[str, Scores]:
@@ -218,12 +237,15 @@ def _pseudo_labels(run: Run, folder: Path) -> dict[str, Any]:
     used, split = used_images(clustering), read_ranking(run.folder / "entropy_ranking")["split"]
     sizes = {"basic": run.clusters["basic"], **dict.fromkeys(("basic_oc", "clean", "unclean"), run.clusters["basic_oc"])}
     found = {name: PseudoLabels(np.zeros((len(run.labels.names), k), np.int64), []) for name, k in sizes.items()}
-    for i in run.runtime.shard(used):
-        truth = run.truth(i)
-        for k, names in ((run.clusters["basic"], ["basic"]), (run.clusters["basic_oc"], ["basic_oc", str(split[i])])):
-            counts = pseudo_label_counts(truth, read_pseudo_label(clustering, k, i), run, k)
-            for name in names:
-                found[name].add(counts, first)
+    mine = run.runtime.shard(used)
+
+    def count(image_id: str) -> dict[int, np.ndarray]:
+        truth = run.truth(image_id)
+        return {k: pseudo_label_counts(truth, read_pseudo_label(clustering, k, image_id), run, k) for k in set(sizes.values())}
+
+    for i, counts in zip(mine, run.runtime.map(count, mine), strict=True):
+        for name in ("basic", "basic_oc", str(split[i])):
+            found[name].add(counts[sizes[name]], first)
     everywhere = {name: reduce(add, run.runtime.gather([own])) for name, own in found.items()}
     # The classes of clean and unclean clusters are those of all images, not of a part alone.
     whole = everywhere["basic_oc"].majority(first)

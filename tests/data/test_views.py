@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -238,6 +239,44 @@ def test_loading_processes_give_the_same_samples(voc):
     assert here[0]["y"].dtype == torch.uint8
     assert set(here[3]) == {"weak", "strong"}
     assert not torch.equal(here[0]["x"][0], here[0]["x"][1])
+
+
+def test_loading_processes_live_for_the_whole_training_and_are_shared_by_its_lists(voc):
+    data = Pascal5i(voc, None)
+
+    def process(image_id: str) -> np.ndarray:
+        return np.full((8, 8), os.getpid() % 251, np.uint8)
+
+    sources = [Source(name, data.train_ids, process, 2) for name in ("base", "clean", "other")]
+    view = ImageViews(data, Data(size=32, target_size=32, rotation=0.0, scale=(1.0, 1.0), workers=2))
+    load_epoch = view.train_loader(sources)
+    seen = []
+    for epoch in range(3):
+        steps = [{source.name: batch for source in sources} for batch in sources[0].batches(0, epoch, 6)]
+        seen.append({int(value) for step in load_epoch(steps, 0, epoch) for batch in step.values() for value in batch["y"].unique()})
+    assert seen[0] == seen[1] == seen[2]
+    assert len(seen[0]) == 2
+    assert os.getpid() % 251 not in seen[0]
+
+
+def test_an_epoch_that_is_broken_off_does_not_leak_into_the_next(voc):
+    data = Pascal5i(voc, None)
+    source = Source("u", data.train_ids, None, 2)
+    load_epoch = ImageViews(data, Data(size=32, target_size=32, workers=2)).train_loader([source])
+    steps = [{"u": batch} for batch in source.batches(0, 0, 5)]
+    whole = list(load_epoch(steps, 0, 1))
+    next(iter(load_epoch(steps, 0, 0)))
+    again = list(load_epoch(steps, 0, 1))
+    assert all(torch.equal(a["u"]["strong"], b["u"]["strong"]) for a, b in zip(whole, again, strict=True))
+
+
+def test_loading_processes_default_to_the_cores(voc, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(24), raising=False)
+    view = ImageViews(Pascal5i(voc, None), Data())
+    assert view.workers == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert view.workers == 6
+    assert ImageViews(view.data, Data(workers=3)).workers == 3
 
 
 def test_clean_inputs_come_in_order(voc):
