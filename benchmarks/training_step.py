@@ -6,6 +6,7 @@ Smaller than in the paper (256 pixels, two images), so that it fits into a minut
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,28 @@ def convolution(
     return call, 2 * batch * channels * channels * 9 * side * side
 
 
+#: What the operations of a step are for, by the first of these words that an operation's name holds.
+KINDS = {
+    "convolution": ("conv",),
+    "batch-norm": ("batch_norm",),
+    "copies: weights to bf16, layouts": ("copy_", "contiguous", "clone", "reorder", "cat"),
+    "upsampling, softmax and loss": ("upsample", "softmax", "nll_loss"),
+    "ReLU, sums, dropout": ("relu", "threshold", "add", "mul", "dropout", "bernoulli", "sum", "div"),
+}
+
+
+def split(step: Callable[[], Any]) -> dict[str, float]:
+    """Share of the operations' own time in a step, by kind; what is in no kind is "other"."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    shares: Counter[str] = Counter()
+    for event in profile.key_averages():
+        name = event.key.lower()
+        kind = next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "other")
+        shares[kind] += event.self_cpu_time_total
+    return {kind: time / shares.total() for kind, time in shares.most_common()}
+
+
 def run(data: Pascal5i, *, size: int = 256, batch: int = 2, repeats: int = 3, encoder: str = "resnet50.tv_in1k") -> list[Figure]:
     steps, precision = sides(*make_input(data, size, batch), Model(encoder=encoder, weights="none"))
     with FlopCounterMode(display=False) as counter:
@@ -91,6 +114,7 @@ def run(data: Pascal5i, *, size: int = 256, batch: int = 2, repeats: int = 3, en
         *(Figure(f"convolution throughput, {name}", value / 1e9, "GFLOP/s") for name, value in peak.items()),
         Figure("operations of a step", counter.get_total_flops() / 1e9, "GFLOP"),
         Figure("share of the throughput that our step reaches", reached["ours"] / peak[precision], "", None, f"of {precision}'s"),
+        *(Figure(f"share of our step's time: {kind}", share, "") for kind, share in split(steps["ours"]).items()),
         Figure("share that the published step reaches", reached["published"] / peak["fp32"], "", None, "of fp32's"),
     ]
 

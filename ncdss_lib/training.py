@@ -53,7 +53,9 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor | None = N
     Returns:
         Scalar; 0 when every pixel is ignored.
     """
-    logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
+    # In NCHW, as the softmax over classes wants it: cheaper to change now than at the target's size.
+    logits = logits.float().contiguous()
+    logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction="sum")
     if valid is None:
         valid = sum_over_processes((target != IGNORE).sum()) / world_size()

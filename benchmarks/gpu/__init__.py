@@ -14,7 +14,8 @@ machine        card, driver, versions; what it multiplies, convolves and copies 
 steps          a training step of each stage: the published loop and ours, feature by feature; what the slowest kernels are
 loading        images a second from JPEG files by number of processes, and augmentation on the device
 inference      base-class removal, prototypes, entropy, scores: the published formulation and ours
-runs           ``ncdss run --recipe paper`` in short: by stage, killed and resumed, equal to the CPU, under torchrun
+runs           ``ncdss run --recipe paper`` in short, by stage
+checks         a run killed and resumed, one equal to the CPU's, one under torchrun
 laptop         ``ncdss run --recipe laptop`` on the card and on the CPU
 compiled       the steps again, compiled
 =============  ===========================================================================================================
@@ -70,8 +71,10 @@ class Kit:
     Attributes:
         device: cuda or cpu.
         data: photos in the layout of PASCAL-5i.
+        only: regular expression for "TRAINING: VARIANT"; steps that it does not match are left out.
     """
 
     device: str
     scale: Scale
     data: Pascal5i
+    only: str = ""

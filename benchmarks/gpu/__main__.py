@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[Kit], Iterable[Row]]] = {
     "loading": loading.run,
     "inference": inference.run,
     "runs": runs.run,
+    "checks": runs.checks,
     "laptop": runs.laptop,
     "compiled": steps.run_compiled,
 }
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small images and networks, to see that everything runs")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="some of the parts (default: all)")
+    parser.add_argument("--only", default="", metavar="REGEX", help='steps whose "TRAINING: VARIANT" it matches (default: all)')
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch sees no CUDA device here: nothing was run. --device cpu --tiny tries the program itself.")
@@ -51,9 +53,9 @@ def main() -> None:
     }
     print(tabulate(result["machine"].items(), tablefmt="plain"), flush=True)
     with open_data(arguments.data_root, images=64) as data:
-        kit = Kit(arguments.device, TINY if arguments.tiny else PAPER, data)
+        kit = Kit(arguments.device, TINY if arguments.tiny else PAPER, data, arguments.only)
         for name in arguments.parts:
-            result["parts"][name] = part = {"rows": [], "seconds": 0.0, "status": "done"}
+            result["parts"][name] = part = {"rows": [], "seconds": 0.0, "status": "cut off"}
             _run_part(PARTS[name], kit, part, deadline, lambda: write_json(arguments.out / "gpu.json", result))
             print(f"\n{name}: {part['status']}, {part['seconds']:.0f} s\n{_table(part['rows'])}", flush=True)
     failed = [name for name, part in result["parts"].items() if part["status"].startswith("failed")]
@@ -75,6 +77,7 @@ def _run_part(rows: Callable[[Kit], Iterable[Row]], kit: Kit, part: dict[str, An
             if time.monotonic() > deadline:
                 part["status"] = "cut off: out of time"
                 return
+        part["status"] = "done"
     except Exception as error:  # the other parts are to run all the same
         traceback.print_exc()
         part["status"] = f"failed: {type(error).__name__}: {str(error)[:500]}"

@@ -32,20 +32,24 @@ TOLERANCE = 1e-3
 
 
 def run(kit: Kit) -> Iterator[Row]:
-    """The paper recipe: by stage; killed and resumed; on the card and on the CPU; under torchrun."""
+    """The paper recipe by stage, with few epochs."""
+    with tempfile.TemporaryDirectory() as place:
+        yield from _stages(kit, Path(place) / "stages", _short(kit))
+
+
+def checks(kit: Kit) -> Iterator[Row]:
+    """Small runs, all at once since nothing of them is timed: killed and resumed; on the device and on the CPU; under torchrun."""
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor() as pool:
-        folder = Path(place)
-        yield from _stages(kit, folder / "stages", _short(kit))
-        # The rest is small and not timed: all at once.
-        checks = [pool.submit(check, kit, folder) for check in (_resumed, _equal_to_cpu, _torchrun)]
-        for check in checks:
+        begun = [pool.submit(check, kit, Path(place)) for check in (_resumed, _equal_to_cpu, _torchrun)]
+        for check in begun:
             yield from check.result()
 
 
 def laptop(kit: Kit) -> Iterator[Row]:
-    """The laptop recipe in full length, features extracted anew: on the card, then on the CPU of the same machine."""
+    """The laptop recipe with 3 epochs of 8, features extracted anew: on the card, then on the CPU of the same machine."""
     with tempfile.TemporaryDirectory() as place:
-        short = [] if kit.device == "cuda" else _tiny("laptop")
+        few = ["eums.reassign_epochs=[1]", *(f"{stage}.epochs=3" for stage in TRAININGS)]
+        short = few if kit.device == "cuda" else _tiny("laptop")
         for device in dict.fromkeys((kit.device, "cpu")):
             cache = {"NCDSS_CACHE": str(Path(place) / f"cache_{device}")}
             yield from _stages(kit, Path(place) / device, short, recipe="laptop", device=device, environment=cache)

@@ -50,8 +50,7 @@ class Encoder(nn.Module):
         Returns:
             float [B, sum(channels), h, w], h and w those of the shallowest chosen stage.
         """
-        pixels = images.to(torch.float32, copy=True)
-        torch.addcdiv(-self.mean / self.std, pixels, 255 * self.std, out=pixels)  # (x / 255 - mean) / std in one pass
+        pixels = torch.addcdiv(-self.mean / self.std, images.float(), 255 * self.std)  # (x / 255 - mean) / std in one pass
         levels = self.backbone(pixels)
         if len(levels) == 1:
             return levels[0]

@@ -48,6 +48,24 @@ def upsample(logits: Tensor, size: int | None) -> Tensor:
     return F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
 
 
+class ImagePooling(nn.Sequential):
+    """The image-level branch of torchvision's ASPP (mean, 1x1 convolution, batch-norm, ReLU), in the memory format of its input.
+
+    The original gives NCHW output and, in the backward pass, NCHW gradients to channels-last features; every
+    operation that meets both formats then walks through memory in the wrong order.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """float [B, C, h, w] to [B, 256, h, w], the same at every pixel."""
+        height, width = features.shape[-2:]
+        pooled = features.sum((2, 3), keepdim=True) / (height * width)
+        for module in list(self)[1:]:  # the first is the mean
+            pooled = module(pooled)
+        everywhere = pooled.expand(-1, -1, height, width)
+        channels_last = features.is_contiguous(memory_format=torch.channels_last)
+        return everywhere.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
 def build_head(config: Model, in_channels: int, outputs: int) -> nn.Module:
     """``aspp``: torchvision's DeepLabv3 head, rates 12, 24, 36 (method reference, section 0).
 
@@ -55,6 +73,8 @@ def build_head(config: Model, in_channels: int, outputs: int) -> nn.Module:
     """
     if config.head == "aspp":
         head: nn.Module = DeepLabHead(in_channels, outputs, atrous_rates=(12, 24, 36))
+        branches = head[0].convs  # type: ignore[index]
+        branches[-1] = ImagePooling(*branches[-1])
         for module in head.modules():
             if isinstance(module, nn.Dropout):
                 module.p = config.dropout

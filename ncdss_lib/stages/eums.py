@@ -80,7 +80,7 @@ def eums_step(student: nn.Module, teacher: nn.Module, batches: Batches, weight: 
 
 @torch.no_grad()
 def teacher_logits(teacher: nn.Module, inputs: Tensor, size: Sequence[int]) -> Tensor:
-    """What the teacher says of its inputs, float32 [B, C, *size]; no gradient goes there."""
+    """What the teacher says of its inputs, float32 [B, C, H, W] of the given size; no gradient goes there."""
     return F.interpolate(teacher(inputs).float(), size, mode="bilinear", align_corners=False)
 
 

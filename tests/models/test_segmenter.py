@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
-from ncdss_lib.models.segmenter import build_head, build_segmenter, upsample, warm_start
+from ncdss_lib.models.segmenter import ImagePooling, build_head, build_segmenter, upsample, warm_start
 from ncdss_lib.recipes import Model, load_recipe
 
 SMALL = Model(encoder="resnet18", weights="none")
@@ -93,3 +94,24 @@ def test_warm_start_refuses_another_width():
     model = build_segmenter(CONV, 4, feature_channels=6)
     with pytest.raises(ValueError, match=r"head.0.weight: \(8, 7, 1, 1\) does not fit \(8, 6, 1, 1\)"):
         warm_start(model, build_segmenter(CONV, 4, feature_channels=7).state_dict())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_image_pooling_is_torchvisions_in_the_memory_format_of_its_input(memory_format):
+    torch.manual_seed(0)
+    theirs = DeepLabHead(8, 5).eval()[0].convs[-1]
+    ours = ImagePooling(*theirs).eval()
+    features = torch.randn(2, 8, 6, 5).to(memory_format=memory_format)
+    found = ours(features)
+    torch.testing.assert_close(found, theirs(features))
+    assert found.is_contiguous(memory_format=memory_format)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+def test_gradients_of_the_published_head_stay_channels_last():
+    """A gradient in another format than its features makes every operation that meets both slow."""
+    head = build_head(Model(), 8, 5).train()
+    features = torch.randn(2, 8, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
+    head(features).sum().backward()
+    assert features.grad is not None
+    assert features.grad.is_contiguous(memory_format=torch.channels_last)
