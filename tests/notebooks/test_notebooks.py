@@ -13,13 +13,14 @@ import nbformat
 import pytest
 from PIL import Image
 
-from ncdss_lib import batch, exercises
+import checks
+from ncdss_lib import batch
 from ncdss_lib.data.files import SALIENCY
 from ncdss_lib.pipeline import open_run
-from ncdss_lib.viz.own_images import draw_collection
+from own_images import draw_collection
 from tests.conftest import OVERRIDES
 
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 STEMS = sorted({path.stem for path in FOLDER.glob("[0-9][0-9]_*")})
 DEFAULTS = {"dataset": "toyscenes", "data_root": None, "fold": 0, "seed": 0, "recipe": "laptop", "out": None, "overrides": []}
 
@@ -57,7 +58,7 @@ def test_no_code_cell_is_longer_than_a_screen(stem):
 
 KINDS = ("predict", "compute", "implement", "think")
 HEADING = re.compile(r"^### Exercise (\d+)\.(\d+): .+ \((\w+)\)$", re.MULTILINE)
-CHECK = re.compile(r"exercises\.(check_\w+)\(")
+CHECK = re.compile(r"checks\.(check_\w+)\(")
 
 
 def exercises_of(stem):
@@ -103,7 +104,7 @@ def test_an_exercise_has_a_folded_solution_that_calls_the_same_check(stem):
 def test_every_check_is_an_exercise():
     asked = {name for stem in STEMS for _, _, cells in exercises_of(stem) for cell in cells for name in CHECK.findall(cell.source)}
     generic = {"check_function", "check_values", "check_word"}
-    assert asked == {name for name in vars(exercises) if name.startswith("check_")} - generic
+    assert asked == {name for name in vars(checks) if name.startswith("check_")} - generic
 
 
 def assignments(source):
