@@ -19,7 +19,7 @@ from ncdss_lib.models.teacher import hard_pseudo_labels
 from ncdss_lib.stages.clustering import adjoint_mask, confident_base, fuse, masked_prototype
 from ncdss_lib.stages.entropy_ranking import entropy_map, region_entropy, split_clean
 from ncdss_lib.stages.eums import ramp_up
-from ncdss_lib.viz import artefacts
+from ncdss_lib.viz import examples, results
 from tests.conftest import opened
 
 TREND = ("rises", "falls", "stays")
@@ -203,7 +203,7 @@ IMPLEMENT = {
         ],
     ),
     checks.check_names: (
-        [lambda p, classes, base: np.array([*range(base + 1), *classes, *[255] * 256])[p].clip(0, 255), artefacts.to_classes],
+        [lambda p, classes, base: np.array([*range(base + 1), *classes, *[255] * 256])[p].clip(0, 255), results.to_classes],
         [
             (lambda p, classes, base: p, "changed nothing"),
             (lambda p, classes, base: one_after_another(p, enumerate(classes, base + 1)), "as it was given"),
@@ -334,7 +334,7 @@ def test_predictions_from_a_run(run):
     published, strict = (len(make_splits(run.data, run.labels, base_list=name).base_train) for name in ("published", "strict"))
     word = one_answer(lambda word: checks.check_base_training_list(run, word), ("longer", "shorter", "as long"))
     assert word == ("longer" if strict > published else "shorter" if strict < published else "as long")
-    kept = artefacts.history(run, "eums")["kept"]
+    kept = results.history(run, "eums")["kept"]
     word = one_answer(lambda word: checks.check_kept(run, word), TREND)
     assert word == ("rises" if kept.iloc[-1] > kept.iloc[0] else "falls" if kept.iloc[-1] < kept.iloc[0] else "stays")
     ids = run.splits.novel[:4]
@@ -352,8 +352,8 @@ def test_the_swallowed_pixels_are_those_of_the_network(run, monkeypatch):
             found[i][1] = 50 * torch.from_numpy((truth > run.labels.num_base) & (truth != 255))
         return found
 
-    monkeypatch.setattr(artefacts, "logits_of", certain)
-    ids = artefacts.novel_examples(run, 3)
+    monkeypatch.setattr(results, "logits_of", certain)
+    ids = examples.novel(run, 3)
     assert "100.0 % of the novel pixels and 0.0 % of the background" in checks.check_swallowed(run, ids, "novel").data
     with pytest.raises(AssertionError, match='the answer is "novel"'):
         checks.check_swallowed(run, ids, "background")
