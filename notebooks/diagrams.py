@@ -1,6 +1,6 @@
-"""Diagrams of numbers, each for one place in a notebook; pictures of images are the library's.
+"""Diagrams and tables of numbers for the notebooks; pictures of images are the library's.
 
-Each function returns a figure and computes nothing that a stage should.
+Each function computes nothing that a stage should.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from sklearn.decomposition import PCA
@@ -38,7 +39,7 @@ from ncdss_lib.metrics import (
 from ncdss_lib.report import PROTOCOLS
 from ncdss_lib.stages.clustering import read_prototypes
 from ncdss_lib.stages.eums import ramp_up
-from ncdss_lib.viz import examples, results
+from ncdss_lib.viz import examples, results, tables
 from ncdss_lib.viz.figures import ENTROPY_LABEL, SPLIT_COLOURS, WIDTH, Drawing, blank
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _bars(axis: Axes, table: pd.DataFrame, form: str = "", *, lying: bool = Fals
     """Bars in groups, a group for each row and a bar for each model or split, its column.
 
     Args:
-        form: of the number at the end of each bar, in per cent; a dash where it is NaN.
+        form: of the number at the end of each bar, in per cent; a dash where there is none.
     """
     colours = {name: {**MODEL_COLOURS, **SPLIT_COLOURS}.get(name, NEUTRAL) for name in table}
     draw = table.plot.barh if lying else table.plot.bar
@@ -87,7 +88,7 @@ def _bars(axis: Axes, table: pd.DataFrame, form: str = "", *, lying: bool = Fals
             for bar in bars:
                 bar.set(hatch="//", edgecolor="white")
         if form:
-            texts = [format(100 * v, form) if pd.notna(v) else "–" for v in table[name]]
+            texts = [form.format(100 * v) if pd.notna(v) else "–" for v in table[name]]
             axis.bar_label(bars, texts, fontsize=7, padding=1)  # type: ignore[arg-type]
 
 
@@ -113,6 +114,43 @@ def _heat(
         if value:
             ink = "white" if value > 0.55 * top else INK
             axis.text(c, r, format(value, form), ha="center", va="center", fontsize=7, color=ink)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def score_table(scores: Mapping[str, Scores]) -> HTML:
+    """Clusters, mean IoU and the rule of matching of some models."""
+    rows = {
+        name: {
+            "K": len(s.cluster_to_class),
+            "novel mIoU": tables.percent(s.novel_miou),
+            "base mIoU": tables.percent(s.base_miou),
+            "background IoU": tables.percent(s.background_iou),
+            "mean of all": tables.percent(s.all_miou),
+            "matching": s.rule,
+        }
+        for name, s in scores.items()
+    }
+    return tables.table(rows, "model")
+
+
+def quality_table(parts: Mapping[str, pd.DataFrame]) -> HTML:
+    """How good the pseudo-labels of some images are.
+
+    Args:
+        parts: rows of :func:`ncdss_lib.viz.results.pseudo_label_table`.
+    """
+    rows = {}
+    for name, part in parts.items():
+        known = part[part["main_class"] > 0]
+        purity = (known["main_class"] == known["cluster_class"]).mean()
+        rows[name] = {
+            "images": len(part),
+            "pixels with the right class": tables.percent(results.right_share(part)),
+            "images in a cluster of their class": tables.percent(purity),
+        }
+    return tables.table(rows, "pseudo-labels")
 
 
 # --- 01 data --------------------------------------------------------------------------------------
@@ -200,10 +238,10 @@ def curves(
     figure = blank(2.5, min(WIDTH, 3.6 * len(shown) + 1))
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for axis, column in zip(axes, shown, strict=True):
-        for name, table in histories.items():
-            if column in table:
+        for name, epochs in histories.items():
+            if column in epochs:
                 line = {"color": MODEL_COLOURS[name], "marker": "o", "markersize": 3}
-                axis.plot(table["epoch"], table[column], label=name, **line)
+                axis.plot(epochs["epoch"], epochs[column], label=name, **line)
         _style(axis, xlabel="epoch", title=titles.get(column, column), ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
         if len(histories) > 1:
@@ -269,7 +307,6 @@ def iou_bars(run: Run, scores: Mapping[str, Scores]) -> Drawing:
     axis.set_xticklabels(table.index, rotation=45, ha="right", rotation_mode="anchor")
     _legend_above(axis, len(scores))
     _style(axis, ylabel="IoU", ylim=(0, 1), xlim=(-0.7, len(table) - 0.3))
-    axis.tick_params(axis="x", labelsize=10)
     return figure
 
 
@@ -489,9 +526,9 @@ def reassignment(run: Run) -> Drawing:
     figure = blank(2.5, 7)
     left, right = figure.subplots(1, 2)
     _bars(left, pd.DataFrame.from_dict(images, orient="index"))
-    _bars(right, pd.DataFrame.from_dict(right_shares, orient="index"), ".0f")
+    _bars(right, pd.DataFrame.from_dict(right_shares, orient="index"), "{:.0f}%")
     _style(left, ylabel="images")
-    _style(right, ylabel="right pixels in per cent", ylim=(0, 1))
+    _style(right, ylabel="share of right pixels", ylim=(0, 1))
     _legend(left)
     return figure
 
@@ -548,7 +585,7 @@ def score_bars(report: Mapping[str, Any]) -> Drawing:
     table = pd.DataFrame(report["models"]).loc[list(titles)].astype(float).rename(index=titles)
     figure = blank(2.6)
     axis = figure.subplots()
-    _bars(axis, table, ".0f")
+    _bars(axis, table, "{:.0f}")
     _legend_above(axis, len(table.columns))
     _style(axis, ylabel="mean IoU", ylim=(0, 1))
     return figure
@@ -568,7 +605,7 @@ def protocols(report: Mapping[str, Any]) -> Drawing:
     table = table.reindex([ruler for ruler in PROTOCOLS if ruler in table.index])
     figure = blank(0.55 * len(table) + 0.8, 7.5)
     axis = figure.subplots()
-    _bars(axis, table.rename(index=PROTOCOLS), ".1f", lying=True)
+    _bars(axis, table.rename(index=PROTOCOLS), "{:.1f}", lying=True)
     axis.invert_yaxis()
     _legend_above(axis, 3)
     _style(axis, xlabel="novel mIoU", xlim=(0, None))

@@ -49,6 +49,16 @@ def test_the_parameters_are_those_of_every_notebook_typed_and_explained(stem):
     assert all("#" in line for line in cell.source.splitlines())
 
 
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if "02" <= stem < "07"])
+def test_a_notebook_does_its_idea_once_in_the_open(stem):
+    """A visible cell that ends in equality with the library's function; at most eight lines after what it reads."""
+    cells = [c for c in batch.read_notebook(FOLDER / f"{stem}.ipynb").cells if c.cell_type == "code" and "assert " in c.source]
+    assert cells
+    for cell in cells:
+        assert not cell.metadata.get("tags")
+        assert len(cell.source.split("\n\n")[-1].splitlines()) <= 8
+
+
 @pytest.mark.parametrize("stem", STEMS)
 def test_no_code_cell_is_longer_than_a_screen(stem):
     cells = batch.read_notebook(FOLDER / f"{stem}.ipynb").cells
@@ -139,7 +149,7 @@ def test_exercises_wait_for_an_answer_and_solutions_are_right(stem, recipe, voc,
             if "### Exercise" in cell.source:
                 break
             if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
-                exec(assignments(cell.source), names)
+                exec(cell.source if "assert " in cell.source else assignments(cell.source), names)
     for _, _, (_, *cells) in exercises_of(stem):
         for cell, reply in zip(cells, ("**Not answered yet:**", "**Right:**"), strict=False):
             assert value_of(cell.source, names).data.startswith(reply)
