@@ -196,6 +196,8 @@ def saliency_quality(run: Run, limit: int = 300) -> Drawing:
         if salient is None:
             salient = np.zeros(tuple(truth.shape), bool)
         counts += confusion_matrix(truth, torch.from_numpy(salient.astype(int)), 4, 2).numpy()
+
+    # the same as shares, novel classes first
     names = ["novel classes", "base classes", "background"]
     colours = [BAD, GOOD, "#bbbbbb"]
     by_kind = counts[[2, 1, 0]]
@@ -265,6 +267,8 @@ def base_confidence(run: Run, limit: int = 80) -> Drawing:
         "a novel class": BAD,
         "background": NEUTRAL,
     }
+
+    # pixels of each kind by probability, and those above the threshold
     bins = np.linspace(0, 1, 21)
     counts = np.zeros((4, 20))
     sure = np.zeros(4)
@@ -325,6 +329,7 @@ def prototype_map(run: Run, clusters: int) -> Drawing:
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     edge = {"edgecolor": INK, "linewidth": 0.3}
 
+    # left: clusters, with their numbers in the middle
     for k in range(1, clusters + 1):
         members = points[table["cluster"] == k]
         colour = to_hex(cluster_colour(k))
@@ -333,7 +338,8 @@ def prototype_map(run: Run, clusters: int) -> Drawing:
             box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour}
             left.text(*members.mean(0), str(k), ha="center", va="center", fontsize=8, bbox=box)
 
-    classes = sorted(set(table["main_class"]), key=lambda c: c or len(original))  # 0 comes last
+    # right: classes, each with a shape of its own; 0, none, comes last
+    classes = sorted(set(table["main_class"]), key=lambda c: c or len(original))
     for n, c in enumerate(classes):
         members = points[table["main_class"] == c]
         look = {"color": to_hex(class_colour(original[c])), "label": run.labels.names[c]}
@@ -543,8 +549,10 @@ def teacher_confidence(run: Run, limit: int = 80) -> Drawing:
     mapping = results.training_classes(run, run.clusters["eums"])
     teacher = results.load_teacher(run)
     ids = examples.spread(results.unclean_images(run), limit)
+
+    # wrong and right pixels by probability
     edges = np.linspace(0, 1, 51)
-    counts = np.zeros((2, 50))  # wrong and right pixels by probability
+    counts = np.zeros((2, 50))
     for i, logits in results.logits_of(run, teacher, ids, run.recipe.data.target_size).items():
         probability, label = (x.numpy() for x in logits.softmax(0).max(0))
         truth = resize_labels(run.truth(i), label.shape)

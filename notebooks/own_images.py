@@ -41,9 +41,13 @@ def draw_collection(
     for folder in ("images", "masks", "unlabelled", "val/images", "val/masks"):
         (partial / folder).mkdir(parents=True)
     (partial / "classes.txt").write_text("".join(f"{CLASSES[c - 1]}\n" for c in BASE))
+
+    # masks name the base classes; nobody has named the novel ones
     ids = np.zeros(256, np.uint8)
     ids[list(BASE)] = range(1, len(BASE) + 1)
-    ids[[*NOVEL, IGNORE]] = IGNORE  # nobody has named the novel ones
+    ids[[*NOVEL, IGNORE]] = IGNORE
+
+    # scenes, each where one is wanted, until nothing is
     wanted = {"labelled": labelled, "unlabelled": unlabelled, "val": val}
     for number, (seed, image, mask) in enumerate(_scenes(size)):
         kind = _kind(number, mask, wanted)

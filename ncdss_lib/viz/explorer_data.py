@@ -301,6 +301,7 @@ def clusters_data(run: Run) -> Clusters:
 
     The K of its own models are read from its files, others are clustered when first asked for.
     """
+    # what the stage left behind
     config = run.recipe.clustering
     ids = used_images(run.folder / "clustering")
     prototypes = read_prototypes(run.folder / "clustering")
@@ -319,6 +320,7 @@ def clusters_data(run: Run) -> Clusters:
             )
         return known[clusters]
 
+    # the K to offer, around the number of novel classes
     factors = (0.4, 0.6, 0.8, 1, 1.2, 1.6, 2, 2.4, 3)
     offered = {round(run.labels.num_novel * factor) for factor in factors} | set(known)
     return Clusters(
@@ -336,7 +338,8 @@ def middle_square(image: np.ndarray) -> np.ndarray:
     """The greatest square in the middle of an image [H, W, ...]."""
     height, width = image.shape[:2]
     side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
+    top = (height - side) // 2
+    left = (width - side) // 2
     return image[top : top + side, left : left + side]
 
 

@@ -198,7 +198,8 @@ def overlay(
 def binary(image: np.ndarray, mask: np.ndarray | None, title: str = "") -> Panel:
     """A mask over the image in vermilion; an empty one where there is none."""
     if mask is None:
-        mask, title = np.zeros(image.shape[:2], bool), "none"
+        mask = np.zeros(image.shape[:2], bool)
+        title = "none"
     look = Look(np.tile(rgb(BAD), (256, 1)), {}, np.zeros(256, bool))
     return overlay(image, mask.astype(np.uint8), look, title, tags=False)
 
@@ -232,6 +233,7 @@ def what_is_told(run: Run) -> Drawing:
 
     Of novel images none later on, but some in base training; of base images all.
     """
+    # images of each kind; a leaked one is in base training although it is novel
     look = class_look(run.labels)
     leaked = set(run.splits.base_train) & set(run.splits.novel)
     unseen = [i for i in run.splits.novel if i not in leaked]
@@ -240,6 +242,8 @@ def what_is_told(run: Run) -> Drawing:
         "novel image\nwith a base object": examples.mixed(run, 1, sorted(leaked)),
         "base image": examples.base(run, 1),
     }
+
+    # what is known of them, and what each training sees
     rows, titles = [], []
     for kind, ids in kinds.items():
         for i in ids:

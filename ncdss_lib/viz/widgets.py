@@ -111,6 +111,7 @@ def explore_scenes(size: int = 224) -> ipywidgets.VBox | Explorer:
     if not is_live():
         return _some_scenes(labels, size)
 
+    # live: a scene is drawn whenever a control moves
     def draw(seed: int, miss_main: float, miss_small: float, blob: float, ragged: float) -> Shown:
         scene = render_scene(seed, size)
         found = simulate_saliency(
@@ -169,6 +170,8 @@ def _some_scenes(labels: LabelSpace, size: int) -> Explorer:
 def explore_threshold(run: AnyRun) -> ipywidgets.VBox | Explorer:
     """The threshold of base-class removal; live, on any novel image with the model's answer."""
     run = _opened(run)
+
+    # for a page
     if not is_live():
         return Explorer(
             explorer_data.threshold_data(run),
@@ -179,6 +182,8 @@ def explore_threshold(run: AnyRun) -> ipywidgets.VBox | Explorer:
             figures.threshold_strip(run, examples.used(run, 3)),
             "Three images with their hidden truth and the novel mask for several thresholds.",
         )
+
+    # live
     look = class_look(run.labels)
 
     def draw(image_id: str, threshold: float) -> Shown:
@@ -211,6 +216,8 @@ def explore_clusters(run: AnyRun) -> ipywidgets.VBox | Explorer:
     """Any number of clusters and their members; live, k-means runs when K is moved."""
     run = _opened(run)
     data = explorer_data.clusters_data(run)
+
+    # for a page
     if not is_live():
         return Explorer(
             data,
@@ -221,6 +228,8 @@ def explore_clusters(run: AnyRun) -> ipywidgets.VBox | Explorer:
             figures.cluster_gallery(run, run.clusters["basic"]),
             "Members of each cluster in rows, with the cluster's number, class and purity.",
         )
+
+    # live: the second slider ends at K
     most = min(3 * run.labels.num_novel, len(data.ids))
     options = {"max": most, "continuous_update": False}
     slider = ipywidgets.IntSlider(value=1, min=1, **options)
@@ -249,6 +258,8 @@ def explore_clusters(run: AnyRun) -> ipywidgets.VBox | Explorer:
 def explore_pseudo_labels(run: AnyRun) -> ipywidgets.VBox | Explorer:
     """How a pseudo-label came about; live, for any image."""
     run = _opened(run)
+
+    # for a page
     if not is_live():
         return Explorer(
             explorer_data.pseudo_label_layers(run),
@@ -258,6 +269,8 @@ def explore_pseudo_labels(run: AnyRun) -> ipywidgets.VBox | Explorer:
             figures.pseudo_label_steps(run, examples.used(run, 10)[6:], run.clusters["basic"]),
             "Further novel images from saliency to pseudo-label, with the hidden ground truth.",
         )
+
+    # live
     choices = sorted({run.clusters["basic"], run.clusters["basic_oc"]})
     tables = {k: results.pseudo_label_table(run, k) for k in choices}
 
@@ -337,6 +350,8 @@ def explore_teacher(run: AnyRun) -> ipywidgets.VBox | Explorer | Drawing:
     """
     run = _opened(run)
     unclean = results.unclean_images(run)
+
+    # for a page
     if not is_live():
         data = explorer_data.teaching_data(run)
         if not data.epochs:
@@ -351,7 +366,10 @@ def explore_teacher(run: AnyRun) -> ipywidgets.VBox | Explorer | Drawing:
             "Unclean images: weak view, strong view, discarded pseudo-label, the teacher's labels "
             "and the hidden truth.",
         )
-    clusters, num_base = run.clusters["eums"], run.labels.num_base
+
+    # live
+    clusters = run.clusters["eums"]
+    num_base = run.labels.num_base
     teacher = results.load_teacher(run)
     mapping = results.training_classes(run, clusters)
     pseudo_look = cluster_look(run.labels, clusters)
@@ -396,6 +414,8 @@ def explore_image(run: AnyRun) -> ipywidgets.VBox | Explorer:
     run = _opened(run)
     trained = open_trained(run.weights("eums"))
     look = trained.look
+
+    # for a page
     if not is_live():
         pictures, panels = [], []
         for i in examples.spread(run.splits.val, 8):
@@ -413,6 +433,7 @@ def explore_image(run: AnyRun) -> ipywidgets.VBox | Explorer:
             "Images with the labels that the network gives them.",
         )
 
+    # live
     def draw(uploaded: tuple[Mapping[str, memoryview], ...]) -> Shown:
         image = run.data.image(run.splits.val[0])
         if uploaded:

@@ -39,12 +39,12 @@ def percent(part: float, whole: float) -> str:
     return f"{Decimal(100 * float(part) / float(whole)).quantize(Decimal('0.1'), ROUND_HALF_UP)} %" if whole else "–"
 
 
-# --- view models: of a tiny run, of one where nobody knows the novel classes, and made by hand with everything that is awkward ------------
+# --- data of explorers: of a tiny run, of one where nobody knows the novel classes, and made by hand with everything that is awkward ------
 
 
 @dataclass
 class Case:
-    """View models and the explorers made from them, by kind."""
+    """Data and the explorers made from them, by kind."""
 
     models: dict[str, Any]
     explorers: dict[str, Explorer]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -174,6 +175,17 @@ def test_tables_sentences_and_numbers(run):
     assert run.data.saliency_note in run_table(run).data
 
 
+def test_the_tables_of_notebooks_say_what_the_report_and_the_scores_say(run, confusions):
+    quality = run.report()["pseudo_labels"]["basic"]
+    shown = diagrams.quality_table({"all": results.pseudo_label_table(run, run.clusters["basic"])}).data
+    assert f">{quality['images']}<" in shown
+    assert percent(quality["correct_share"]) in shown
+    scores = score(confusions["basic_oc"], run.labels)
+    shown = diagrams.score_table({"basic_oc": scores}).data
+    for value in (run.clusters["basic_oc"], percent(scores.novel_miou), percent(scores.base_miou), scores.rule):
+        assert f">{value}<" in shown
+
+
 # --- notebooks --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +196,8 @@ def test_every_figure_of_the_notebooks_has_a_caption_a_name_and_an_alternative_t
     for path in notebooks():
         for cell in json.loads(path.read_text())["cells"]:
             source = "".join(cell["source"])
-            if cell["cell_type"] == "code" and source.splitlines()[-1].startswith(("figures.", "diagrams.")):
+            called = re.match(r"(?:figures|diagrams)\.(\w+)\(", source.splitlines()[-1])
+            if cell["cell_type"] == "code" and called and called[1] in FIGURES:
                 meta = cell["metadata"]["mystnb"]
                 assert meta["figure"]["caption"]
                 assert meta["image"]["alt"]
