@@ -115,10 +115,11 @@ def check_parameters(notebook_path: Path, parameters: Mapping[str, Any]) -> None
 
 
 def library_digest() -> str:
-    """Of the source of this package: its modules, and the scripts and styles that it puts into outputs."""
+    """Of the source of this package (modules, and scripts and styles that it puts into outputs) and of the modules beside the notebooks."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in SOURCES):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for folder in (PACKAGE, notebooks_folder()):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in SOURCES):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

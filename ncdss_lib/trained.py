@@ -29,6 +29,7 @@ from ncdss_lib.data.base import label_space
 from ncdss_lib.data.coco20i import Coco20i
 from ncdss_lib.data.files import list_files, opened
 from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.palette import Look, class_look, cluster_look, paint, to_hex
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.toyscenes import ToyScenes
 from ncdss_lib.data.views import resize_image
@@ -42,7 +43,6 @@ from ncdss_lib.report import NAMES, PAPER, PROTOCOLS, SCORES
 from ncdss_lib.runtime import Runtime
 from ncdss_lib.stages.evaluation import confusions, protocols
 from ncdss_lib.store import MANIFEST, cache_root, commit_folder, disk_errors, partial_folder, read_json, write_json
-from ncdss_lib.viz.palette import Look, class_look, cluster_look, paint, to_hex
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _WITH_FIXED_CLASSES: dict[str, Any] = {"pascal5i": Pascal5i, "coco20i": Coco20i, "toyscenes": ToyScenes}  # names need no data folder

@@ -83,18 +83,20 @@ def test_the_key_follows_code_parameters_inputs_and_library_and_not_the_text(tmp
     two = batch.read_notebook(write_notebook(tmp_path / "b.ipynb", "2"))
     library = tmp_path / "library"
     (library / "viz").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    write_notebook(tmp_path / "notebooks" / "01_small.ipynb", "1")
     monkeypatch.setattr(batch, "PACKAGE", library)
     keys = [batch.execution_key(one, {"fold": 0}, "d"), batch.execution_key(two, {"fold": 0}, "d")]
     keys += [batch.execution_key(one, {"fold": 1}, "d"), batch.execution_key(one, {"fold": 0}, "e")]
     one.cells.insert(1, nbformat.v4.new_markdown_cell("other words"))
     assert batch.execution_key(one, {"fold": 0}, "d") == keys[0]
     libraries = [batch.library_digest()]
-    for name in ("m.py", "viz/explorer.js", "viz/explorer.css"):
+    for name in ("m.py", "viz/explorer.js", "viz/explorer.css", "../notebooks/checks.py"):
         for content in ("1", "2"):
             (library / name).write_text(content)
             keys.append(batch.execution_key(one, {"fold": 0}, "d"))
             libraries.append(batch.library_digest())
-    assert len(set(keys)) == len(keys) == 10
+    assert len(set(keys)) == len(keys) == 12
     assert len(set(libraries)) == len(libraries)
     (library / "m.cpython-311.pyc").write_text("compiled")
     assert batch.library_digest() == libraries[-1]

@@ -1,5 +1,8 @@
-"""Figures, explorers and small displays for notebooks. They read results; nothing in the library imports them."""
+"""Figures, explorers and small displays for notebooks.
 
-from ncdss_lib.viz.show import percent, run_table, say, show_source, table
+They read results; nothing else in the library imports them.
+"""
+
+from ncdss_lib.viz.tables import percent, run_table, say, show_source, table
 
 __all__ = ["percent", "run_table", "say", "show_source", "table"]

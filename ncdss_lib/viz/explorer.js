@@ -166,8 +166,8 @@
 
   const kinds = {
     layers(data, body, redraw) {
-      const board = new Board("picture with labels"), panel = new Panel(redraw), names = data.layers.map(([name]) => name);
-      const looks = Object.fromEntries(data.layers.map(([name, look]) => [name, [look, table(look)]]));
+      const board = new Board("picture with labels"), panel = new Panel(redraw), names = Object.keys(data.looks);
+      const looks = Object.fromEntries(names.map((name) => [name, [data.looks[name], table(data.looks[name])]]));
       const picture = panel.pick("image", numbered(data.pictures));
       const sides = [["photo", "the photo"], ...names.map((name) => [name, name])];
       const left = panel.choice("left", "left of the line", sides, names[0]), right = panel.choice("right", "right of it", sides, names[1] ?? "photo");
@@ -202,7 +202,7 @@
         const shown = Uint8Array.from(label, (own, i) => {
           const sure = own > 0 && probability[i] / 255 > t, left = salient[i] > 0 && !sure;
           base += sure; mask += left;
-          if (left && truth[i] !== IGNORE) { known++; novel += truth[i] > data.numBase; }
+          if (left && truth[i] !== IGNORE) { known++; novel += truth[i] > data.num_base; }
           return sure ? own : left ? 254 : 0;
         });
         const own = { ...look, colours: look.colours.map((colour, k) => (k === 254 ? [213, 94, 0] : colour)), names: { ...look.names, 254: "novel mask M" } };
@@ -226,8 +226,9 @@
       const panel = new Panel(redraw), names = table(data.look).names, tiles = h("ul", { class: "ncdss-tiles", tabindex: 0, role: "list", "aria-label": "members of the cluster" });
       const k = panel.range("K", "clusters K", { value: data.choices.indexOf(data.chosen), min: 0, max: data.choices.length - 1, step: 1, text: (v) => `K = ${data.choices[v]}` });
       const cluster = panel.choice("cluster", "cluster", [], 1);
-      const images = new Map(data.thumbnails.map(([i, id, src]) => {
-        const name = data.mainClass[i] ? names[data.mainClass[i]] : "no novel class";
+      const images = new Map(Object.entries(data.thumbnails).map(([row, src]) => {
+        const i = Number(row), id = data.ids[i];
+        const name = data.main_class[i] ? names[data.main_class[i]] : "no novel class";
         return [i, h("li", { class: "ncdss-tile", title: `${id}: ${name}` }, h("img", { src, alt: `${id}, really ${name}` }))];
       }));
       body.append(tiles, panel.finish());
@@ -237,7 +238,7 @@
         const groups = Array.from({ length: K }, (_, c) => of.flatMap((own, i) => (own === c + 1 ? [i] : [])));
         const about = groups.map((members) => {
           const votes = {};
-          for (const i of members) if (data.mainClass[i]) votes[data.mainClass[i]] = (votes[data.mainClass[i]] ?? 0) + 1;
+          for (const i of members) if (data.main_class[i]) votes[data.main_class[i]] = (votes[data.main_class[i]] ?? 0) + 1;
           const [label, right] = Object.entries(votes).sort((a, b) => b[1] - a[1] || a[0] - b[0])[0] ?? [0, 0];
           return { label: Number(label), right, images: members.length };
         });
@@ -248,9 +249,9 @@
         }
         const chosen = Number(cluster.value), mine = about[chosen - 1];
         const shown = groups[chosen - 1].filter((i) => images.has(i));
-        for (const i of shown) images.get(i).className = `ncdss-tile ${data.mainClass[i] === mine.label && mine.label ? "ncdss-clean" : "ncdss-unclean"}`;
+        for (const i of shown) images.get(i).className = `ncdss-tile ${data.main_class[i] === mine.label && mine.label ? "ncdss-clean" : "ncdss-unclean"}`;
         tiles.replaceChildren(...shown.map((i) => images.get(i)));
-        const withClass = data.mainClass.filter((c) => c > 0).length;
+        const withClass = data.main_class.filter((c) => c > 0).length;
         panel.read([
           ["images", "images in this cluster", shown.length < mine.images ? `${mine.images}, ${shown.length} shown` : String(mine.images)],
           ["class", "class of most of them", mine.label ? names[mine.label] : NONE],
@@ -262,8 +263,10 @@
     },
 
     ranking(data, body, redraw) {
-      const board = new Board("image of the ranking"), panel = new Panel(redraw), order = data.entropy.map((_, i) => i);
-      const looks = { pseudo: table(data.pseudoLook), truth: table(data.truthLook) };
+      const board = new Board("image of the ranking"), panel = new Panel(redraw);
+      const { id, entropy, cluster, right: rightPixels, pixels: regionPixels } = data.table; // columns, by rank
+      const order = entropy.map((_, i) => i), rows = data.pictures.map((p) => id.indexOf(p.id));
+      const looks = { pseudo: table(data.pseudo_look), truth: table(data.truth_look) };
       const tiles = h("div", { class: "ncdss-tiles ncdss-strip", role: "group", "aria-label": "images in the order of their entropy" });
       let current = 0;
       const buttons = data.pictures.map((p, i) => {
@@ -275,43 +278,43 @@
       const sides = [["pseudo", "pseudo-label"], ["entropy", "entropy"], ["truth", "the truth (hidden)"], ["photo", "the photo"]];
       const left = panel.choice("left", "left of the line", sides, "pseudo"), right = panel.choice("right", "right of it", sides, "entropy");
       const divider = panel.range("divider", "line", DIVIDER);
-      const groups = data.per === "dataset" ? [order] : [...new Set(data.cluster)].map((c) => order.filter((i) => data.cluster[i] === c));
+      const groups = data.per === "dataset" ? [order] : [...new Set(cluster)].map((c) => order.filter((i) => cluster[i] === c));
       const split = (value) => {
         const chosen = new Set();
         for (const group of groups) { // rows are in ascending entropy already
           const n = Math.floor(group.length * value + (data.per === "dataset" ? 0 : 0.5));
-          group.slice(0, n).forEach((i) => data.entropy[i] !== null && chosen.add(i));
+          group.slice(0, n).forEach((i) => entropy[i] !== null && chosen.add(i));
         }
         return chosen;
       };
       body.append(tiles, board.node, panel.finish());
       return async () => {
-        const chosen = split(Number(clean.value)), opened = await open(data.pictures[current]), row = data.rows[current];
+        const chosen = split(Number(clean.value)), opened = await open(data.pictures[current]), row = rows[current];
         const layer = (name) => (name === "photo" ? photoLayer : name === "entropy" ? heatLayer(opened.maps.entropy, "entropy") : labelLayer(opened.maps[name], looks[name]));
         board.show(opened, layer(left.value), layer(right.value), Number(divider.value), `${left.value} beside ${right.value}`);
         buttons.forEach((tile, i) => {
-          const side = chosen.has(data.rows[i]) ? "clean" : "unclean";
+          const side = chosen.has(rows[i]) ? "clean" : "unclean";
           tile.className = `ncdss-tile ncdss-${side}`;
           tile.setAttribute("aria-pressed", String(i === current));
-          tile.setAttribute("aria-label", `rank ${data.rows[i] + 1}, ${side}`);
+          tile.setAttribute("aria-label", `rank ${rows[i] + 1}, ${side}`);
         });
         const sum = (values, side) => order.reduce((total, i) => total + (chosen.has(i) === side ? values[i] : 0), 0);
         panel.read([
           ["clean", "clean images", String(chosen.size)],
-          ["clean-right", "right pixels in their pseudo-labels", percent(sum(data.right, true), sum(data.pixels, true))],
+          ["clean-right", "right pixels in their pseudo-labels", percent(sum(rightPixels, true), sum(regionPixels, true))],
           ["unclean", "unclean images", String(order.length - chosen.size)],
-          ["unclean-right", "right pixels in theirs", percent(sum(data.right, false), sum(data.pixels, false))],
-          ["image", `this image: rank ${row + 1}, entropy ${data.entropy[row] ?? "∞"}, ${chosen.has(row) ? "clean" : "unclean"}`, percent(data.right[row], data.pixels[row])],
+          ["unclean-right", "right pixels in theirs", percent(sum(rightPixels, false), sum(regionPixels, false))],
+          ["image", `this image: rank ${row + 1}, entropy ${entropy[row] ?? "∞"}, ${chosen.has(row) ? "clean" : "unclean"}`, percent(rightPixels[row], regionPixels[row])],
         ]);
         const used = new Set([left.value, right.value]), entries = [["var(--good)", "clean", false], ["var(--bad)", "unclean (dashed)", false]];
-        if (used.has("pseudo")) entries.push(...present(data.pseudoLook, opened.maps.pseudo));
-        if (used.has("truth")) entries.push(...present(data.truthLook, opened.maps.truth));
+        if (used.has("pseudo")) entries.push(...present(data.pseudo_look, opened.maps.pseudo));
+        if (used.has("truth")) entries.push(...present(data.truth_look, opened.maps.truth));
         panel.legend(entries);
       };
     },
 
     teaching(data, body, redraw) {
-      const board = new Board("student and teacher"), panel = new Panel(redraw), pseudo = table(data.pseudoLook), truth = table(data.truthLook);
+      const board = new Board("student and teacher"), panel = new Panel(redraw), pseudo = table(data.pseudo_look), truth = table(data.truth_look);
       const last = data.epochs.length - 1, when = (e) => (data.epochs[e] === data.epochs[last] ? "end" : `epoch ${data.epochs[e]}`);
       const picture = panel.pick("image", numbered(data.pictures));
       const epoch = panel.range("epoch", "before epoch", { value: last, min: 0, max: last, step: 1, text: when });
@@ -327,7 +330,7 @@
         for (let i = 0; i < student.length; i++) {
           const keeps = sure[i] >= level;
           found.agree += student[i] === teacher[i]; found.kept += keeps;
-          if (maps.truth[i] <= data.numBase || maps.truth[i] === IGNORE) continue;
+          if (maps.truth[i] <= data.num_base || maps.truth[i] === IGNORE) continue;
           const good = data.mapping[teacher[i]] === maps.truth[i];
           found.novel++; found.student += data.mapping[student[i]] === maps.truth[i]; found.teacher += good;
           found.labelled += keeps; found.taught += keeps && good;
@@ -358,8 +361,8 @@
           ["teacher", "the teacher is right", percent(m.teacher, m.novel)],
           ["taught", "of those that it labels, right", percent(m.taught, m.labelled)],
         ]);
-        const used = [left.value, right.value], entries = used.filter((u) => u !== "truth").flatMap((u) => present(data.pseudoLook, layer[u][0]));
-        if (used.includes("truth")) entries.push(...present(data.truthLook, maps.truth));
+        const used = [left.value, right.value], entries = used.filter((u) => u !== "truth").flatMap((u) => present(data.pseudo_look, layer[u][0]));
+        if (used.includes("truth")) entries.push(...present(data.truth_look, maps.truth));
         panel.legend([...new Map(entries.map((entry) => [entry[1], entry])).values()]);
         if (drawn === undefined) drawn = await curves();
         if (drawn) chart.replaceChildren(lineChart(drawn, Number(epoch.value), "novel pixels labelled rightly, all images shown here", data.epochs));
@@ -370,7 +373,7 @@
       const board = new Board("prediction and truth"), panel = new Panel(redraw), look = table(data.look), models = Object.keys(data.scores);
       const picture = panel.pick("image", numbered(data.pictures));
       const model = panel.choice("model", "model", models.map((m) => [m, m]), models[models.length - 1]);
-      const classes = data.look.labels.filter(([label]) => label < data.scores[models[0]].length);
+      const classes = data.look.labels.filter(([label]) => label < Object.keys(data.scores[models[0]].per_class).length);
       const label = panel.choice("class", "class", [["all", "all classes"], ...classes.map(([value, name]) => [value, name])], "all");
       const divider = panel.range("divider", "line", DIVIDER), opacity = panel.range("opacity", "opacity", OPACITY);
       body.append(board.node, panel.finish());
@@ -388,14 +391,14 @@
         if (chosen === null) {
           board.show(opened, labelLayer(said, look, Number(opacity.value)), labelLayer(truth, look, Number(opacity.value)), Number(divider.value), `${model.value} beside the truth`);
           const there = classes.filter(([c]) => c > 0 && iou(c)[1] > 0);
-          panel.read([["miou", `novel mIoU of ${model.value}, all validation images`, share(data.miou[model.value])], ...there.map(([c, name]) => [`iou-${c}`, `IoU of ${name} on this image`, percent(...iou(c))])]);
+          panel.read([["miou", `novel mIoU of ${model.value}, all validation images`, share(data.scores[model.value].novel_miou)], ...there.map(([c, name]) => [`iou-${c}`, `IoU of ${name} on this image`, percent(...iou(c))])]);
           panel.legend(present(data.look, truth, said));
         } else {
           const kinds = Uint8Array.from(truth, (t, i) => (t === IGNORE ? IGNORE : t === chosen ? (said[i] === chosen ? 1 : 3) : said[i] === chosen ? 2 : 0));
           board.show(opened, labelLayer(kinds, outcome, Number(opacity.value)), labelLayer(truth, look, Number(opacity.value)), Number(divider.value), `${look.names[chosen]}: right, wrong and missed pixels`);
           panel.read([
             [`iou-${chosen}`, `IoU of ${look.names[chosen]} on this image`, percent(...iou(chosen))],
-            ["iou-all", "on all validation images", share(data.scores[model.value][chosen])],
+            ["iou-all", "on all validation images", share(data.scores[model.value].per_class[look.names[chosen]])],
           ]);
           panel.legend([["#0072b2", "right", false], ["#d55e00", "said, but is not", true], ["#f0e442", "missed", false], ...present(data.look, truth)]);
         }

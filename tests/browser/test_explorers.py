@@ -13,18 +13,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ncdss_lib.data.palette import class_look, cluster_look
 from ncdss_lib.inference import load_model
 from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.metrics import UNMATCHED, Scores
 from ncdss_lib.pipeline import Run, open_run, reopen
 from ncdss_lib.stages.evaluation import confusion_on_val
-from ncdss_lib.viz import explorers, figures, view_models, widgets
-from ncdss_lib.viz.explorers import Explorer
-from ncdss_lib.viz.palette import class_look, cluster_look
-from ncdss_lib.viz.view_models import Picture
+from ncdss_lib.viz import explorer_data, figures, widgets
+from ncdss_lib.viz.explorer_data import Picture
+from ncdss_lib.viz.explorer_html import Explorer
 from tests.browser.conftest import Browser, OnPage, eventually
 from tests.conftest import TINY_LAPTOP
 from tests.data.fake_voc import make_fake_folder, make_fake_voc
+from tests.viz.read_outs import class_iou, label_shares, mask_shares, teaching_shares
 
 ODD_ID = """<b>"one" & 'two'</b><!--<script>"""
 LABELS = LabelSpace(("cat", "</script><script>alert(1)</script>", 'a "dog"', "owl's", "<i>ant</i>"), (4, 5))
@@ -38,12 +39,12 @@ def percent(part: float, whole: float) -> str:
     return f"{Decimal(100 * float(part) / float(whole)).quantize(Decimal('0.1'), ROUND_HALF_UP)} %" if whole else "–"
 
 
-# --- view models: of a tiny run, of one where nobody knows the novel classes, and made by hand with everything that is awkward ------------
+# --- data of explorers: of a tiny run, of one where nobody knows the novel classes, and made by hand with everything that is awkward ------
 
 
 @dataclass
 class Case:
-    """View models and the explorers made from them, by kind."""
+    """Data and the explorers made from them, by kind."""
 
     models: dict[str, Any]
     explorers: dict[str, Explorer]
@@ -52,12 +53,12 @@ class Case:
 def of_run(run: Run) -> Case:
     confusions = {name: confusion_on_val(run, load_model(run, name), run.recipe.evaluation.size) for name in ("basic", "eums")}
     models = {
-        "layers": view_models.told_layers(run),
-        "threshold": view_models.threshold_model(run),
-        "clusters": view_models.clusters_model(run),
-        "ranking": view_models.ranking_model(run),
-        "teaching": view_models.teaching_model(run),
-        "predictions": view_models.predictions_model(run, confusions),
+        "layers": explorer_data.label_layers(run),
+        "threshold": explorer_data.threshold_data(run),
+        "clusters": explorer_data.clusters_data(run),
+        "ranking": explorer_data.ranking_data(run),
+        "teaching": explorer_data.teaching_data(run),
+        "predictions": explorer_data.predictions_data(run, confusions),
     }
     found = {
         "layers": widgets.explore_labels(run),
@@ -98,18 +99,18 @@ def made() -> Case:
         return [rng.integers(low, high, truth.shape, dtype=np.uint8) for truth in truths]
 
     tied = np.repeat(np.array([[5, 4], [2, 1]], np.uint8), 13, 0).repeat(20, 1)  # four labels with a quarter each
-    layers = view_models.Layers(
+    layers = explorer_data.Layers(
         [*pictures(truth=truths, pseudo=random(0, 8)), picture(**small, name="tied", truth=tied, pseudo=tied)],
         {"truth": look, "pseudo": pseudo_look},
     )
-    threshold = view_models.Threshold(
+    threshold = explorer_data.Threshold(
         pictures(label=random(0, 4), probability=random(0, 256), salient=[*random(0, 2)[:2], np.zeros_like(truths[2])], truth=truths),
         np.stack([np.bincount(rng.integers(0, 240, n) + 10, minlength=256) for n in (900, 500, 700)]).astype(np.int64),
         2500, 0.35, NUM_BASE, look,
     )  # fmt: skip
     assignments = {2: np.array([1, 1, 2, 1, 2, 1]), 3: np.array([1, 1, 2, 3, 2, 1]), 6: np.arange(1, 7)}
     members = [f"{n} {ODD_ID}" for n in range(6)]
-    clusters = view_models.Clusters(
+    clusters = explorer_data.Clusters(
         members, {n: rng.integers(0, 256, (72, 72, 3), np.uint8) for n in range(6) if n != 3}, np.array([4, 5, 0, 4, 0, 5]),
         assignments.__getitem__, sorted(assignments), 3, look,
     )  # fmt: skip
@@ -123,19 +124,19 @@ def made() -> Case:
         index=pd.Index([ids[0], "b", ids[1], "d", ids[2], "f", "g"], name="id"),
     )
     shown = pictures(pseudo=random(3, 8), entropy=random(0, 256), truth=truths)
-    ranking = view_models.Ranking(table, shown, "cluster", 0.5, pseudo_look, look)
+    ranking = explorer_data.Ranking(table, shown, "cluster", 0.5, pseudo_look, look)
     mapping = np.full(256, UNMATCHED, np.int64)
     mapping[:8] = [0, 1, 2, 3, 4, 5, UNMATCHED, 4]
     said = {f"{who}_{epoch}": random(0, 8) for epoch in (0, 3, 9) for who in ("student", "teacher")}
     sure = {f"sure_{epoch}": random(0, 21) for epoch in (0, 3, 9)}
-    teaching = view_models.Teaching(
+    teaching = explorer_data.Teaching(
         [0, 3, 9], pictures(truth=truths, pseudo=random(0, 8), **said, **sure), mapping, NUM_BASE, 0.7, pseudo_look, look
     )
     scores = {
         name: Scores(value, 0.5, 0.8, 0.4, 0.3, dict(zip(LABELS.names, (0.8, 0.5, None, 0.25, value, 0.1), strict=True)), "published", {})
         for name, value in (("first", None), ('"second" <b>', 0.12345))
     }
-    predictions = view_models.Predictions(
+    predictions = explorer_data.Predictions(
         pictures(truth=truths, **{name: random(0, 6) for name in scores}),
         scores,
         class_look(LABELS),  # type: ignore[arg-type]
@@ -143,7 +144,7 @@ def made() -> Case:
     models = dict(zip(KINDS, (layers, threshold, clusters, ranking, teaching, predictions), strict=True))
     still = figures.grid([[figures.Panel(layers.pictures[0].image)]])
     words = ("A <title>", 'Words & "more" words.', still, 'A "picture" <of> noise.')
-    return Case(models, {kind: getattr(explorers, kind)(model, *words) for kind, model in models.items()})
+    return Case(models, {kind: Explorer(model, *words) for kind, model in models.items()})
 
 
 CASES = ("a tiny run", "nobody knows the truth", "by hand")
@@ -215,7 +216,7 @@ def light_stripes(shape: tuple[int, int]) -> np.ndarray:
 
 
 def test_layers(browser, tmp_path, case):
-    model: view_models.Layers = case.models["layers"]
+    model: explorer_data.Layers = case.models["layers"]
     explorer = shown(browser, tmp_path, case.explorers["layers"])
     assert explorer.names() == ["picture", "left", "right", "divider", "opacity"]
     layers = list(model.looks)
@@ -223,7 +224,7 @@ def test_layers(browser, tmp_path, case):
     def told(picture: Picture, layer: str) -> str:
         sizes = Counter(picture.maps[layer].ravel().tolist())
         most = sorted(sizes, key=lambda label: (-sizes[label], label))[:4]
-        assert list(model.shares(picture, layer))[:4] == most
+        assert list(label_shares(picture, layer))[:4] == most
         return ", ".join(f"{model.looks[layer].names[label]} {percent(sizes[label], picture.maps[layer].size)}" for label in most)
 
     def reads(number: int, left: str, right: str) -> None:
@@ -265,7 +266,7 @@ def test_layers(browser, tmp_path, case):
 
 
 def test_threshold(browser, tmp_path, case):
-    model: view_models.Threshold = case.models["threshold"]
+    model: explorer_data.Threshold = case.models["threshold"]
     explorer = shown(browser, tmp_path, case.explorers["threshold"])
     assert explorer.names() == ["picture", "tau", "right", "divider"]
     assert float(explorer.value("tau")) == pytest.approx(model.chosen)
@@ -280,7 +281,7 @@ def test_threshold(browser, tmp_path, case):
         sure, mask = masks(picture, tau)
         known = truth[mask & (truth != IGNORE)]
         stays = [sum(int(n) for p, n in enumerate(row) if p <= 255 * tau + 1e-9) for row in model.counts]
-        numbers, own = model.numbers(tau), model.picture_numbers(picture, tau)
+        numbers, own = mask_shares(model, tau), explorer_data.threshold_numbers(picture, tau, model.num_base)
         found = {
             "base": percent(sure.sum(), sure.size),
             "mask": percent(mask.sum(), mask.size),
@@ -321,7 +322,7 @@ def test_threshold(browser, tmp_path, case):
 
 
 def test_clusters(browser, tmp_path, case):
-    model: view_models.Clusters = case.models["clusters"]
+    model: explorer_data.Clusters = case.models["clusters"]
     explorer = shown(browser, tmp_path, case.explorers["clusters"])
     assert explorer.names() == ["K", "cluster"]
 
@@ -363,7 +364,7 @@ def test_clusters(browser, tmp_path, case):
 
 
 def test_ranking(browser, tmp_path, case):
-    model: view_models.Ranking = case.models["ranking"]
+    model: explorer_data.Ranking = case.models["ranking"]
     explorer = shown(browser, tmp_path, case.explorers["ranking"])
     assert explorer.names() == ["share", "left", "right", "divider"]
     table = model.table.reset_index()
@@ -418,7 +419,7 @@ def test_ranking(browser, tmp_path, case):
 
 
 def test_teaching(browser, tmp_path, case):
-    model: view_models.Teaching = case.models["teaching"]
+    model: explorer_data.Teaching = case.models["teaching"]
     explorer = shown(browser, tmp_path, case.explorers["teaching"])
     assert explorer.names() == ["picture", "epoch", "confidence", "left", "right", "divider"]
 
@@ -435,7 +436,7 @@ def test_teaching(browser, tmp_path, case):
             "teacher": percent(right["teacher"].sum(), novel.sum()),
             "taught": percent(right["teacher"][kept[novel]].sum(), kept[novel].sum()),
         }
-        theirs = model.numbers(epoch, twentieths / 20, [model.pictures[number]])
+        theirs = teaching_shares(model, epoch, twentieths / 20, [model.pictures[number]])
         assert wanted == {key: percent(value, 1) if value == value else "–" for key, value in theirs.items()}
         explorer.reads(wanted)
 
@@ -457,7 +458,7 @@ def test_teaching(browser, tmp_path, case):
     alpha = np.where(taught == IGNORE, 0.9, np.where(look.striped[taught] & light_stripes(taught.shape), 0.7 * 0.45, 0.7))
     assert is_mixed(drawn, look.colours[taught], alpha)[taught != 0].all()
 
-    points = {who: [model.numbers(epoch, 0)[who] for epoch in model.epochs] for who in ("student", "teacher")}
+    points = {who: [teaching_shares(model, epoch, 0)[who] for epoch in model.epochs] for who in ("student", "teacher")}
     charts = explorer.root.find_elements("css selector", "svg")
     if np.isnan(points["teacher"]).all():  # a curve of shares of nothing would be a lie
         assert charts == []
@@ -469,7 +470,7 @@ def test_teaching(browser, tmp_path, case):
 
 
 def test_predictions(browser, tmp_path, case):
-    model: view_models.Predictions = case.models["predictions"]
+    model: explorer_data.Predictions = case.models["predictions"]
     explorer = shown(browser, tmp_path, case.explorers["predictions"])
     assert explorer.names() == ["picture", "model", "class", "divider", "opacity"]
     models, names = list(model.scores), list(next(iter(model.scores.values())).per_class)
@@ -478,7 +479,7 @@ def test_predictions(browser, tmp_path, case):
         truth, prediction = picture.maps["truth"].ravel().tolist(), picture.maps[said].ravel().tolist()
         pairs = [(t == label, p == label) for t, p in zip(truth, prediction, strict=True) if t != IGNORE]
         both, either = sum(t and p for t, p in pairs), sum(t or p for t, p in pairs)
-        assert model.iou(picture, said, label) == pytest.approx(both / either if either else np.nan, nan_ok=True)
+        assert class_iou(picture, said, label) == pytest.approx(both / either if either else np.nan, nan_ok=True)
         return both, either
 
     def score(value: float | None) -> str:
@@ -558,7 +559,7 @@ def test_pictures_are_stepped_through_with_buttons_too(browser, tmp_path, cases)
 
 
 def test_a_pixel_is_read_by_mouse_and_by_touch(browser, tmp_path, cases):
-    model: view_models.Layers = cases["by hand"].models["layers"]
+    model: explorer_data.Layers = cases["by hand"].models["layers"]
     explorer = shown(browser, tmp_path, cases["by hand"].explorers["layers"])
     height, width = model.pictures[0].image.shape[:2]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ncdss_lib.pipeline import reopen
-from ncdss_lib.viz import percent, view_models
+from ncdss_lib.viz import explorer_data, percent
 from tests.browser.conftest import Browser, eventually, missing, nothing
 from tests.conftest import REPO
 
@@ -106,7 +106,7 @@ def test_the_clean_share_is_moved_in_a_notebook_opened_by_its_markdown(
     assert eventually(lambda: browser.js(find) or browser.js(errors), bool, 240)
     nothing(browser.js(errors))
     monkeypatch.setenv("NCDSS_CACHE", str(CACHE))
-    model = view_models.ranking_model(reopen(runs / "toyscenes/fold0/laptop/seed0"), count=1)
+    model = explorer_data.ranking_data(reopen(runs / "toyscenes/fold0/laptop/seed0"), count=1)
 
     def wanted(share: float) -> list[str]:
         numbers = model.numbers(share)

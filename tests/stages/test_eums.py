@@ -17,7 +17,7 @@ from ncdss_lib.pipeline import Run, open_run
 from ncdss_lib.stages import eums
 from ncdss_lib.stages.entropy_ranking import read_ranking
 from ncdss_lib.stages.eums import ramp_up
-from ncdss_lib.viz import artefacts
+from ncdss_lib.viz import results
 from tests.conftest import TINY_LAPTOP
 
 
@@ -195,7 +195,7 @@ def test_what_is_watched_is_what_the_networks_say_and_does_not_touch_them(voc, r
     assert len(ids) == 3
     ranking = read_ranking(run.folder / "entropy_ranking")
     assert set(ids) <= set(ranking.index[ranking["split"] == "unclean"])
-    basic, student, teacher = load_model(run, "basic_oc"), load_model(run, "eums", folder=None), artefacts.load_teacher(run)
+    basic, student, teacher = load_model(run, "basic_oc"), load_model(run, "eums", folder=None), results.load_teacher(run)
     if run.recipe.eums.evaluates_teacher:
         load_weights(student, folders[3] / "eums.safetensors")
     for network, epoch, name in ((basic, 0, "student"), (basic, 0, "teacher"), (student, 3, "student"), (teacher, 3, "teacher")):

@@ -1,19 +1,21 @@
-"""Every figure draws on a tiny run, and notebooks get what they display."""
+"""Every figure of the library and every diagram of the notebooks draws on a tiny run, and notebooks get what they display."""
 
 from __future__ import annotations
 
 import json
+import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import diagrams
 from ncdss_lib.inference import load_model
 from ncdss_lib.metrics import UNMATCHED, score
 from ncdss_lib.pipeline import Run, open_run
 from ncdss_lib.stages.evaluation import confusion_on_val
-from ncdss_lib.viz import artefacts, figures, percent, run_table, say, show_source, table
+from ncdss_lib.viz import examples, figures, percent, results, run_table, say, show_source, table
 from tests.data.fake_voc import make_fake_folder, make_fake_voc
 
 TINY = [
@@ -59,30 +61,30 @@ def confusions(run) -> dict[str, np.ndarray]:
 FIGURES = {
     "scenes": lambda run, c: figures.scenes(run),
     "what_is_told": lambda run, c: figures.what_is_told(run),
-    "class_counts": lambda run, c: figures.class_counts(run),
-    "saliency_quality": lambda run, c: figures.saliency_quality(run),
-    "curves": lambda run, c: figures.curves(run, ["basic", "basic_oc"], ("base", "novel")),
+    "class_counts": lambda run, c: diagrams.class_counts(run),
+    "saliency_quality": lambda run, c: diagrams.saliency_quality(run),
+    "curves": lambda run, c: diagrams.curves(run, ["basic", "basic_oc"], ("base", "novel")),
     "base_model_on": lambda run, c: figures.base_model_on(run, run.splits.novel[:2]),
-    "base_confidence": lambda run, c: figures.base_confidence(run),
-    "iou_bars": lambda run, c: figures.iou_bars(run, {name: score(matrix, run.labels) for name, matrix in c.items()}),
-    "pseudo_label_steps": lambda run, c: figures.pseudo_label_steps(run, figures.used_examples(run, 2), run.clusters["basic"]),
+    "base_confidence": lambda run, c: diagrams.base_confidence(run),
+    "iou_bars": lambda run, c: diagrams.iou_bars(run, {name: score(matrix, run.labels) for name, matrix in c.items()}),
+    "pseudo_label_steps": lambda run, c: figures.pseudo_label_steps(run, examples.used(run, 2), run.clusters["basic"]),
     "threshold_strip": lambda run, c: figures.threshold_strip(run, run.splits.novel[:2]),
-    "prototype_map": lambda run, c: figures.prototype_map(run, run.clusters["basic_oc"]),
+    "prototype_map": lambda run, c: diagrams.prototype_map(run, run.clusters["basic_oc"]),
     "cluster_gallery": lambda run, c: figures.cluster_gallery(run, run.clusters["basic"]),
-    "cluster_table": lambda run, c: figures.cluster_table(run, [5, 10]),
+    "cluster_table": lambda run, c: diagrams.cluster_table(run, [5, 10]),
     "predictions": lambda run, c: figures.predictions(run, list(c), run.splits.val[:2], c, "hungarian"),
-    "matching": lambda run, c: figures.matching(run, c),
-    "confusion": lambda run, c: figures.confusion(run, c["basic_oc"], "hungarian"),
-    "entropy_rows": lambda run, c: figures.entropy_rows(run, artefacts.ranking_table(run).index[:2].tolist()),
-    "ranking_curve": lambda run, c: figures.ranking_curve(run),
-    "split_by_cluster": lambda run, c: figures.split_by_cluster(run),
-    "clean_share_curve": lambda run, c: figures.clean_share_curve(run),
+    "matching": lambda run, c: diagrams.matching(run, c),
+    "confusion": lambda run, c: diagrams.confusion(run, c["basic_oc"], "hungarian"),
+    "entropy_rows": lambda run, c: figures.entropy_rows(run, results.ranking_table(run).index[:2].tolist()),
+    "ranking_curve": lambda run, c: diagrams.ranking_curve(run),
+    "split_by_cluster": lambda run, c: diagrams.split_by_cluster(run),
+    "clean_share_curve": lambda run, c: diagrams.clean_share_curve(run),
     "self_training": lambda run, c: figures.self_training(run, run.splits.novel[:2]),
-    "ramp": lambda run, c: figures.ramp(run),
-    "reassignment": lambda run, c: figures.reassignment(run),
-    "teacher_confidence": lambda run, c: figures.teacher_confidence(run),
-    "score_bars": lambda run, c: figures.score_bars(run.report()),
-    "protocols": lambda run, c: figures.protocols(run.report()),
+    "ramp": lambda run, c: diagrams.ramp(run),
+    "reassignment": lambda run, c: diagrams.reassignment(run),
+    "teacher_confidence": lambda run, c: diagrams.teacher_confidence(run),
+    "score_bars": lambda run, c: diagrams.score_bars(run.report()),
+    "protocols": lambda run, c: diagrams.protocols(run.report()),
 }
 
 
@@ -96,7 +98,8 @@ def test_it_draws_also_where_nobody_knows_the_truth(name, dataset, runs):
 
 
 def test_every_public_figure_is_drawn_above():
-    made = {name for name, f in vars(figures).items() if callable(f) and getattr(f, "__annotations__", {}).get("return") == "Picture"}
+    functions = {**vars(figures), **vars(diagrams)}
+    made = {name for name, f in functions.items() if callable(f) and getattr(f, "__annotations__", {}).get("return") == "Drawing"}
     assert made - {"blank", "grid", "clean_share_view"} == set(FIGURES)
 
 
@@ -109,39 +112,39 @@ def test_masks_are_drawn_with_nearest_interpolation_and_named_regions(run):
     assert drawn.get_interpolation() == "nearest"
 
 
-# --- artefacts --------------------------------------------------------------------------------------------------------------------------
+# --- examples and results -----------------------------------------------------------------------------------------------------------------
 
 
 def test_examples_take_the_novel_classes_in_turn(run):
     presence = run.data.presence()
-    chosen = artefacts.novel_examples(run, 5)
+    chosen = examples.novel(run, 5)
     assert len(set(chosen)) == 5
     assert set().union(*(presence[i] for i in chosen)) >= set(run.labels.novel_ids)
 
 
-def test_thin_keeps_both_ends():
-    assert artefacts.thin("abcdefghij", 4) == ["a", "d", "g", "j"]
-    assert artefacts.thin("abc", 4) == ["a", "b", "c"]
+def test_spread_keeps_both_ends():
+    assert examples.spread("abcdefghij", 4) == ["a", "d", "g", "j"]
+    assert examples.spread("abc", 4) == ["a", "b", "c"]
 
 
 def test_pseudo_label_table_agrees_with_the_report(run):
     quality = run.report()["pseudo_labels"]
     for name in ("basic", "basic_oc"):
-        frame = artefacts.pseudo_label_table(run, run.clusters[name])
+        frame = results.pseudo_label_table(run, run.clusters[name])
         assert len(frame) == quality[name]["images"]
-        assert artefacts.right_share(frame) == pytest.approx(quality[name]["correct_share"])
-    ranking = artefacts.ranking_table(run)
+        assert results.right_share(frame) == pytest.approx(quality[name]["correct_share"])
+    ranking = results.ranking_table(run)
     for split in ("clean", "unclean"):
-        assert artefacts.right_share(ranking[ranking["split"] == split]) == pytest.approx(quality[split]["correct_share"])
+        assert results.right_share(ranking[ranking["split"] == split]) == pytest.approx(quality[split]["correct_share"])
 
 
 def test_clusters_become_classes():
     prediction = np.array([[0, 2, 3, 4, 255]])
-    assert artefacts.to_classes(prediction, np.array([4, UNMATCHED]), 2).tolist() == [[0, 2, 4, artefacts.UNMATCHED_LABEL, 255]]
+    assert results.to_classes(prediction, np.array([4, UNMATCHED]), 2).tolist() == [[0, 2, 4, results.UNMATCHED_LABEL, 255]]
 
 
 def test_best_images_are_better_than_the_worst(run, confusions):
-    best, worst = artefacts.best_and_worst(run, "basic", confusions["basic"], 1)
+    best, worst = examples.best_and_worst(run, "basic", confusions["basic"], 1)
     assert len(best) == len(worst) == 1
     assert best != worst
 
@@ -150,8 +153,8 @@ def test_best_images_are_better_than_the_worst(run, confusions):
 
 
 def test_the_source_shown_is_the_source_that_runs():
-    shown = show_source(artefacts.right_share).data
-    assert shown.startswith("`ncdss_lib.viz.artefacts.right_share`\n\n```python\ndef right_share")
+    shown = show_source(results.right_share).data
+    assert shown.startswith("`ncdss_lib.viz.results.right_share`\n\n```python\ndef right_share")
 
 
 def test_tables_sentences_and_numbers(run):
@@ -172,6 +175,17 @@ def test_tables_sentences_and_numbers(run):
     assert run.data.saliency_note in run_table(run).data
 
 
+def test_the_tables_of_notebooks_say_what_the_report_and_the_scores_say(run, confusions):
+    quality = run.report()["pseudo_labels"]["basic"]
+    shown = diagrams.quality_table({"all": results.pseudo_label_table(run, run.clusters["basic"])}).data
+    assert f">{quality['images']}<" in shown
+    assert percent(quality["correct_share"]) in shown
+    scores = score(confusions["basic_oc"], run.labels)
+    shown = diagrams.score_table({"basic_oc": scores}).data
+    for value in (run.clusters["basic_oc"], percent(scores.novel_miou), percent(scores.base_miou), scores.rule):
+        assert f">{value}<" in shown
+
+
 # --- notebooks --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -182,7 +196,8 @@ def test_every_figure_of_the_notebooks_has_a_caption_a_name_and_an_alternative_t
     for path in notebooks():
         for cell in json.loads(path.read_text())["cells"]:
             source = "".join(cell["source"])
-            if cell["cell_type"] == "code" and source.splitlines()[-1].startswith("figures."):
+            called = re.match(r"(?:figures|diagrams)\.(\w+)\(", source.splitlines()[-1])
+            if cell["cell_type"] == "code" and called and called[1] in FIGURES:
                 meta = cell["metadata"]["mystnb"]
                 assert meta["figure"]["caption"]
                 assert meta["image"]["alt"]

@@ -1,4 +1,4 @@
-"""Live widgets without a front end: each control changes the picture and the read-out as the view model says."""
+"""Live widgets without a front end: each control changes the picture and the read-out as the explorer's data say."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from ncdss_lib.labels import IGNORE
 from ncdss_lib.pipeline import Run, reopen
 from ncdss_lib.stages.evaluation import confusion_on_val
 from ncdss_lib.trained import open_trained
-from ncdss_lib.viz import artefacts, percent, view_models, widgets
-from ncdss_lib.viz.explorers import Explorer
-from ncdss_lib.viz.figures import Picture
+from ncdss_lib.viz import explorer_data, percent, results, widgets
+from ncdss_lib.viz.explorer_html import Explorer
+from ncdss_lib.viz.figures import Drawing
 from tests.conftest import opened
+from tests.viz.read_outs import teaching_shares
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_a_run_that_watched_no_image_shows_the_end(voc, finished, tmp_path):
     unwatched = opened(voc, tmp_path / "run", "laptop", "eums.watch=0")
     unwatched.write_report()
     shown = widgets.explore_teacher(unwatched)
-    assert isinstance(shown, Picture)
+    assert isinstance(shown, Drawing)
     assert len(shown.axes) > 4
 
 
@@ -142,14 +143,14 @@ def test_scenes(live):
 
 
 def test_threshold(run, live):
-    shown, model = Shown(widgets.explore_threshold(run)), view_models.threshold_model(run, count=16)
+    shown, model = Shown(widgets.explore_threshold(run)), explorer_data.threshold_data(run, count=16)
     assert list(shown.controls) == ["image", "threshold"]
     assert shown.controls["threshold"].value == run.recipe.clustering.base_confidence
     pictures = {p.id: p for p in model.pictures}
     assert len(pictures) > 5
 
     def wanted(image_id: str, threshold: float) -> dict[str, str]:
-        numbers = model.picture_numbers(pictures[image_id], threshold)
+        numbers = explorer_data.threshold_numbers(pictures[image_id], threshold, model.num_base)
         return {"in the novel mask": percent(numbers["mask"]), "of that, really novel": percent(numbers["novel"])}
 
     levels = {i: np.unique(p.maps["probability"][(p.maps["salient"] > 0) & (p.maps["label"] > 0)]) for i, p in pictures.items()}
@@ -164,7 +165,7 @@ def test_threshold(run, live):
 
 
 def test_clusters(run, live):
-    shown, model = Shown(widgets.explore_clusters(run)), view_models.clusters_model(run)
+    shown, model = Shown(widgets.explore_clusters(run)), explorer_data.clusters_data(run)
     assert list(shown.controls) == ["clusters K", "cluster"]
     assert shown.controls["clusters K"].value == model.chosen
 
@@ -190,13 +191,13 @@ def test_pseudo_labels(run, live):
         for k in (5, 10):
             shown.controls["clusters K"].value = 15 - k
             shown.controls["image"].value = image_id
-            row = artefacts.pseudo_label_table(run, k).loc[image_id]
+            row = results.pseudo_label_table(run, k).loc[image_id]
             right = percent(row["right"] / row["pixels"] if row["pixels"] else None)
             assert shown.after("clusters K", k) == {"cluster": str(row["cluster"]), "right pixels": right}
 
 
 def test_entropy(run, live):
-    shown, model = Shown(widgets.explore_entropy(run)), view_models.ranking_model(run)
+    shown, model = Shown(widgets.explore_entropy(run)), explorer_data.ranking_data(run)
     assert list(shown.controls) == ["clean share"]
     for share in (0.2, 0.5, 0.9):
         numbers = model.numbers(share)
@@ -206,14 +207,14 @@ def test_entropy(run, live):
 
 
 def test_teacher(run, live):
-    shown, model = Shown(widgets.explore_teacher(run)), view_models.teaching_model(run, side=500)
+    shown, model = Shown(widgets.explore_teacher(run)), explorer_data.teaching_data(run, side=500)
     assert list(shown.controls) == ["image", "confidence"]
     last = model.epochs[-1]
     first = model.pictures[0]
-    probability = artefacts.logits_of(run, artefacts.load_teacher(run), [first.id])[first.id].softmax(0).max(0).values
+    probability = results.logits_of(run, results.load_teacher(run), [first.id])[first.id].softmax(0).max(0).values
     shown.controls["confidence"].value = 0.0
     shown.controls["image"].value = first.id
-    numbers = model.numbers(last, 0, [first])
+    numbers = teaching_shares(model, last, 0, [first])
     assert shown.readout() == {
         "labelled pixels": "100.0 %",
         "of the novel ones among them, right": percent(numbers["taught"]),

@@ -1,4 +1,4 @@
-"""The small collection of drawn pictures with which the notebook on one's own images begins, and what it shows of it."""
+"""The drawn collection with which the notebook on one's own images begins, and figures of it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from PIL import Image
 
 from ncdss_lib.data.base import classes_in
 from ncdss_lib.data.label_maps import read_labels, write_labels
+from ncdss_lib.data.palette import class_look, rgb
 from ncdss_lib.data.toyscenes import CLASSES, render_scene
 from ncdss_lib.labels import IGNORE, LabelSpace
-from ncdss_lib.viz.figures import Panel, Picture, grid, overlay
-from ncdss_lib.viz.palette import class_look, rgb
+from ncdss_lib.viz.figures import Drawing, Panel, grid, overlay
 
-BASE, NOVEL = (1, 8, 12), (14, 20)  # ids of toyscenes: three classes that are labelled, two that are not
+BASE = (1, 8, 12)  # ids of toyscenes: three classes that are labelled
+NOVEL = (14, 20)  # and two that are not
 
 
-def draw_collection(root: Path, *, labelled: int, unlabelled: int, val: int, size: int = 224) -> None:
-    """Draw toy scenes of five classes in the layout of a folder data set (see :mod:`ncdss_lib.data.folder`), unless that was done.
+def draw_collection(
+    root: Path, *, labelled: int, unlabelled: int, val: int, size: int = 224
+) -> None:
+    """Draw toy scenes of five classes in the layout of a folder data set, unless that was done.
+
+    The layout is that of :mod:`ncdss_lib.data.folder`.
 
     Args:
-        labelled, unlabelled, val: numbers of images; unlabelled ones hold a novel class each, labelled ones none.
+        labelled, unlabelled, val: numbers of images; unlabelled ones hold a novel class each,
+            labelled ones none.
         size: of the images in pixels.
     """
     if root.is_dir():
@@ -35,8 +41,13 @@ def draw_collection(root: Path, *, labelled: int, unlabelled: int, val: int, siz
     for folder in ("images", "masks", "unlabelled", "val/images", "val/masks"):
         (partial / folder).mkdir(parents=True)
     (partial / "classes.txt").write_text("".join(f"{CLASSES[c - 1]}\n" for c in BASE))
+
+    # masks name the base classes; nobody has named the novel ones
     ids = np.zeros(256, np.uint8)
-    ids[list(BASE)], ids[[*NOVEL, IGNORE]] = range(1, len(BASE) + 1), IGNORE  # nobody has named the novel ones
+    ids[list(BASE)] = range(1, len(BASE) + 1)
+    ids[[*NOVEL, IGNORE]] = IGNORE
+
+    # scenes, each where one is wanted, until nothing is
     wanted = {"labelled": labelled, "unlabelled": unlabelled, "val": val}
     for number, (seed, image, mask) in enumerate(_scenes(size)):
         kind = _kind(number, mask, wanted)
@@ -46,7 +57,9 @@ def draw_collection(root: Path, *, labelled: int, unlabelled: int, val: int, siz
             continue
         wanted[kind] -= 1
         if kind == "unlabelled":
-            Image.fromarray(image).save(partial / "unlabelled" / f"holiday_{seed:04d}.jpg", quality=92)
+            Image.fromarray(image).save(
+                partial / "unlabelled" / f"holiday_{seed:04d}.jpg", quality=92
+            )
             continue
         place = partial / "val" if kind == "val" else partial
         Image.fromarray(image).save(place / "images" / f"photo_{seed:04d}.jpg", quality=92)
@@ -55,9 +68,13 @@ def draw_collection(root: Path, *, labelled: int, unlabelled: int, val: int, siz
 
 
 def _kind(number: int, mask: np.ndarray, wanted: Mapping[str, int]) -> str | None:
-    """Where an image goes, as long as more of a kind are wanted: every fourth to validation, whatever it holds."""
+    """Where an image goes, as long as more of a kind are wanted; None: nowhere.
+
+    Every fourth goes to validation, whatever it holds.
+    """
     own = "unlabelled" if np.isin(mask, NOVEL).any() else "labelled"
-    return next((kind for kind in (("val", own) if number % 4 == 3 else (own,)) if wanted[kind]), None)
+    kinds = ("val", own) if number % 4 == 3 else (own,)
+    return next((kind for kind in kinds if wanted[kind]), None)
 
 
 def _scenes(size: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -81,29 +98,31 @@ def tree(root: Path) -> str:
         if path.is_dir():
             files = sorted(p.name for p in path.iterdir() if p.is_file())
             more = f", ... ({len(files)} files)" if len(files) > 1 else ""
-            lines.append(f"  {path.relative_to(root).as_posix()}/".ljust(32) + ", ".join(files[:1]) + more)
+            name = f"{path.relative_to(root).as_posix()}/"
+            lines.append(f"  {name:<30}{', '.join(files[:1])}{more}")
         elif path.parent == root:
-            lines.append(f"  {path.name}".ljust(32) + ", ".join(path.read_text().split()))
+            lines.append(f"  {path.name:<30}{', '.join(path.read_text().split())}")
     return "\n".join(line.rstrip() for line in lines)
 
 
-def collection_figure(root: Path, columns: int = 5) -> Picture:
+def collection_figure(root: Path, columns: int = 5) -> Drawing:
     """Labelled images with their masks, and unlabelled ones."""
     names = (root / "classes.txt").read_text().split()
     look = class_look(LabelSpace((*names, "something new"), (len(names) + 1,)))
-    labelled, unlabelled = (sorted((root / folder).iterdir())[:columns] for folder in ("images", "unlabelled"))
-    above: list[Panel | None] = [overlay(_picture(p), read_labels(root / "masks" / f"{p.stem}.png"), look, p.name) for p in labelled]
-    return grid([above, [Panel(_picture(p), p.name) for p in unlabelled]])
+    labelled = []
+    for path in sorted((root / "images").iterdir())[:columns]:
+        mask = read_labels(root / "masks" / f"{path.stem}.png")
+        labelled.append(overlay(_picture(path), mask, look, path.name))
+    paths = sorted((root / "unlabelled").iterdir())[:columns]
+    return grid([labelled, [Panel(_picture(path), path.name) for path in paths]])
 
 
-def predictions_figure(out: Path, columns: int = 5) -> Picture:
+def predictions_figure(out: Path, columns: int = 5) -> Drawing:
     """The first overlays that ``ncdss predict`` wrote, with the legend below."""
-    overlays = sorted((out / "overlays").iterdir())[:columns]
+    paths = sorted((out / "overlays").iterdir())[:columns]
     legend = pd.read_csv(out / "legend.csv")
-    return grid(
-        [[Panel(_picture(p), p.name) for p in overlays]],
-        legend=[(name, rgb(colour)) for name, colour in zip(legend["name"], legend["colour"], strict=True)],
-    )
+    names_and_colours = list(zip(legend["name"], map(rgb, legend["colour"]), strict=True))
+    return grid([[Panel(_picture(path), path.name) for path in paths]], legend=names_and_colours)
 
 
 def _picture(path: Path) -> np.ndarray:

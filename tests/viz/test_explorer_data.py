@@ -1,4 +1,4 @@
-"""View models say what the stages, the report and plain NumPy say of the same run."""
+"""What explorers show is what the stages, the report and plain NumPy say of the same run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from ncdss_lib.pipeline import Run, reopen
 from ncdss_lib.stages.clustering import read_pseudo_label
 from ncdss_lib.stages.entropy_ranking import read_ranking
 from ncdss_lib.stages.evaluation import confusion_on_val
-from ncdss_lib.viz import artefacts, view_models
+from ncdss_lib.viz import explorer_data, results
 from tests.conftest import opened
+from tests.viz.read_outs import class_iou, label_shares, mask_shares, teaching_shares
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +47,18 @@ def test_a_folder_without_a_report_is_refused(tmp_path):
 def test_a_picture_is_made_smaller_but_never_larger(run):
     i = run.splits.novel[0]
     image, truth = run.data.image(i), run.truth(i)
-    small = view_models.shrunken(run, i, 20, truth=truth)
+    small = explorer_data.shrunken(run, i, 20, truth=truth)
     assert max(small.image.shape[:2]) == 20
     assert small.maps["truth"].shape == small.image.shape[:2]
     assert small.image.shape[0] / small.image.shape[1] == pytest.approx(image.shape[0] / image.shape[1], rel=0.05)
     assert set(np.unique(small.maps["truth"])) <= set(np.unique(truth))  # nearest neighbour: no label in between
-    same = view_models.shrunken(run, i, 500, truth=truth)
+    same = explorer_data.shrunken(run, i, 500, truth=truth)
     np.testing.assert_array_equal(same.image, image)
     np.testing.assert_array_equal(same.maps["truth"], truth)
 
 
 def test_layers_tell_what_each_training_is_told(run):
-    model = view_models.told_layers(run)
+    model = explorer_data.label_layers(run)
     first = 1 + run.labels.num_base
     assert any(p.id in run.splits.novel for p in model.pictures)
     assert any(p.id in run.splits.base for p in model.pictures)
@@ -72,14 +73,14 @@ def test_layers_tell_what_each_training_is_told(run):
             np.testing.assert_array_equal(picture.maps[name], known if told else np.full_like(truth, IGNORE))
         salient = run.data.saliency(picture.id)
         np.testing.assert_array_equal(picture.maps["salient pixels"] > 0, np.zeros(truth.shape, bool) if salient is None else salient)
-        shares = model.shares(picture, "the whole truth")
+        shares = label_shares(picture, "the whole truth")
         assert sum(shares.values()) == pytest.approx(1)
         assert list(shares.values()) == sorted(shares.values(), reverse=True)
         assert shares == {label: (truth == label).mean() for label in shares}
 
 
 def test_pseudo_label_layers_are_the_files_of_the_stage(run):
-    model = view_models.pseudo_label_layers(run, 4)
+    model = explorer_data.pseudo_label_layers(run, 4)
     assert list(model.looks) == ["pseudo-label, K = 5", "pseudo-label, K = 10", "the truth (hidden)"]
     assert len(model.pictures) == 4
     for picture in model.pictures:
@@ -94,14 +95,14 @@ def test_pseudo_label_layers_are_the_files_of_the_stage(run):
 def base_model_on(run: Run, image_id: str) -> tuple[np.ndarray, np.ndarray]:
     """Label and probability of the base model, stretched to the image's size: each pixel takes the value whose cell holds its corner."""
     height, width = run.truth(image_id).shape
-    probability, label = (x.numpy() for x in artefacts.logits_of(run, "base", [image_id])[image_id].softmax(0).max(0))
+    probability, label = (x.numpy() for x in results.logits_of(run, "base", [image_id])[image_id].softmax(0).max(0))
     cells = np.ix_([y * label.shape[0] // height for y in range(height)], [x * label.shape[1] // width for x in range(width)])
     return label[cells], probability[cells]
 
 
 @pytest.mark.parametrize("level", [0, 20, 60, 120, 200, 255])
 def test_threshold_counts_over_all_images_what_masks_made_one_by_one_hold(run, level):
-    model = view_models.threshold_model(run)
+    model = explorer_data.threshold_data(run)
     threshold = (level + 0.5) / 255  # between two of the 256 levels at which probabilities are kept
     held, novel = np.zeros(3, int), 0
     for i in run.splits.novel:
@@ -116,18 +117,18 @@ def test_threshold_counts_over_all_images_what_masks_made_one_by_one_hold(run, l
         held += [(mask & is_novel).sum(), (mask & is_base).sum(), (mask & (truth == 0)).sum()]
         for picture in model.pictures:
             if picture.id == i:
-                np.testing.assert_array_equal(model.masks(picture, threshold)[1], mask)
-    numbers = model.numbers(threshold)
-    assert [numbers[kind] for kind in view_models.KINDS] == pytest.approx(held / held.sum())
+                np.testing.assert_array_equal(explorer_data.threshold_masks(picture, threshold)[1], mask)
+    numbers = mask_shares(model, threshold)
+    assert [numbers[kind] for kind in explorer_data.KINDS] == pytest.approx(held / held.sum())
     assert numbers["covered"] == pytest.approx(held[0] / novel)
 
 
 def test_a_higher_threshold_leaves_more(run):
-    model = view_models.threshold_model(run)
-    covered = [model.numbers(t)["covered"] for t in np.linspace(0, 1, 21)]
+    model = explorer_data.threshold_data(run)
+    covered = [mask_shares(model, t)["covered"] for t in np.linspace(0, 1, 21)]
     assert covered == sorted(covered)
     for picture in model.pictures:
-        sizes = [model.picture_numbers(picture, t)["mask"] for t in (0, 0.2, 0.5, 1)]
+        sizes = [explorer_data.threshold_numbers(picture, t, model.num_base)["mask"] for t in (0, 0.2, 0.5, 1)]
         assert sizes == sorted(sizes)
         assert sizes[-1] == pytest.approx((picture.maps["salient"] > 0).mean())  # no probability is greater than 1
 
@@ -137,12 +138,12 @@ def test_a_higher_threshold_leaves_more(run):
 
 @pytest.mark.parametrize("name", ["basic", "basic_oc"])
 def test_the_purity_is_that_of_the_report(run, name):
-    model = view_models.clusters_model(run)
+    model = explorer_data.clusters_data(run)
     assert model.purity(run.clusters[name]) == pytest.approx(run.report()["pseudo_labels"][name]["purity"])
 
 
 def test_any_number_of_clusters_divides_all_images(run):
-    model = view_models.clusters_model(run)
+    model = explorer_data.clusters_data(run)
     assert model.chosen in model.choices
     for k in model.choices:
         assert set(model.assign(k).tolist()) == set(range(1, k + 1))
@@ -154,15 +155,15 @@ def test_any_number_of_clusters_divides_all_images(run):
 
 
 def test_thumbnails_are_bounded_and_spread(run, monkeypatch):
-    monkeypatch.setattr(view_models, "THUMBNAILS", 5)
-    model = view_models.clusters_model(run)
+    monkeypatch.setattr(explorer_data, "THUMBNAILS", 5)
+    model = explorer_data.clusters_data(run)
     shown = sorted(model.thumbnails)
     assert (len(shown), shown[0], shown[-1]) == (5, 0, len(model.ids) - 1)
     assert {t.shape for t in model.thumbnails.values()} == {(72, 72, 3)}
 
 
 def test_the_ranking_at_the_share_of_the_recipe_is_that_of_the_run(run):
-    model, quality = view_models.ranking_model(run), run.report()["pseudo_labels"]
+    model, quality = explorer_data.ranking_data(run), run.report()["pseudo_labels"]
     numbers = model.numbers(model.chosen)
     for side in ("clean", "unclean"):
         assert numbers[side] == quality[side]["images"]
@@ -172,7 +173,7 @@ def test_the_ranking_at_the_share_of_the_recipe_is_that_of_the_run(run):
 
 
 def test_the_entropy_of_a_picture_averages_to_the_score_of_its_image(run):
-    model = view_models.ranking_model(run, side=500)
+    model = explorer_data.ranking_data(run, side=500)
     for picture in model.pictures:
         region = (picture.maps["pseudo"] > run.labels.num_base) & (picture.maps["pseudo"] != IGNORE)
         assert picture.maps["entropy"][region].mean() / 255 == pytest.approx(model.table.loc[picture.id, "entropy"], abs=0.06)
@@ -182,7 +183,7 @@ def test_the_entropy_of_a_picture_averages_to_the_score_of_its_image(run):
 
 
 def test_both_begin_as_the_over_clustered_model_and_end_as_the_stored_networks(run):
-    model = view_models.teaching_model(run)
+    model = explorer_data.teaching_data(run)
     assert model.epochs == [0, 1, 2, run.recipe.eums.epochs]
     ids = [p.id for p in model.pictures]
     stored = read_ranking(run.folder / "entropy_ranking")
@@ -190,26 +191,26 @@ def test_both_begin_as_the_over_clustered_model_and_end_as_the_stored_networks(r
     for name, network in (
         ("student_0", "basic_oc"),
         ("teacher_0", "basic_oc"),
-        (f"teacher_{model.epochs[-1]}", artefacts.load_teacher(run)),
+        (f"teacher_{model.epochs[-1]}", results.load_teacher(run)),
     ):
-        logits = artefacts.logits_of(run, network, ids)
+        logits = results.logits_of(run, network, ids)
         for picture in model.pictures:
             label = logits[picture.id].argmax(0).numpy().astype(np.uint8)
             np.testing.assert_array_equal(picture.maps[name], resize_labels(label, picture.image.shape[:2]), err_msg=name)
 
 
 def test_a_higher_confidence_teaches_less(run):
-    model = view_models.teaching_model(run)
+    model = explorer_data.teaching_data(run)
     for epoch in model.epochs:
-        kept = [model.numbers(epoch, t / 20)["kept"] for t in range(20)]
+        kept = [teaching_shares(model, epoch, t / 20)["kept"] for t in range(20)]
         assert kept == sorted(kept, reverse=True)
         assert kept[0] == 1
-        numbers = model.numbers(epoch, 0)
+        numbers = teaching_shares(model, epoch, 0)
         assert numbers["taught"] == numbers["teacher"]  # all is taught
 
 
 def test_labels_stand_for_the_class_of_most_of_their_pixels(run):
-    model, quality = view_models.teaching_model(run), artefacts.pseudo_label_table(run, 10)
+    model, quality = explorer_data.teaching_data(run), results.pseudo_label_table(run, 10)
     first = 1 + run.labels.num_base
     assert model.mapping[:first].tolist() == list(range(first))
     assert {first + row.cluster - 1: row.cluster_class for row in quality.itertuples()} == {
@@ -222,7 +223,7 @@ def test_labels_stand_for_the_class_of_most_of_their_pixels(run):
 
 def test_predictions_have_the_scores_of_the_report(run):
     confusions = {name: confusion_on_val(run, load_model(run, name), run.recipe.evaluation.size) for name in ("basic", "basic_oc")}
-    model = view_models.predictions_model(run, confusions, 2)
+    model = explorer_data.predictions_data(run, confusions, 2)
     assert len(model.pictures) == 2
     for name, scores in model.scores.items():
         reported = run.report()["models"][name]
@@ -234,4 +235,4 @@ def test_predictions_have_the_scores_of_the_report(run):
             ours = set(np.flatnonzero((picture.maps["basic"] == label) & (truth != IGNORE)).tolist())
             theirs = set(np.flatnonzero(truth == label).tolist())
             wanted = len(ours & theirs) / len(ours | theirs) if ours | theirs else np.nan
-            assert model.iou(picture, "basic", label) == pytest.approx(wanted, nan_ok=True)
+            assert class_iou(picture, "basic", label) == pytest.approx(wanted, nan_ok=True)

@@ -13,13 +13,14 @@ import nbformat
 import pytest
 from PIL import Image
 
-from ncdss_lib import batch, exercises
+import checks
+from ncdss_lib import batch
 from ncdss_lib.data.files import SALIENCY
 from ncdss_lib.pipeline import open_run
-from ncdss_lib.viz.own_images import draw_collection
+from own_images import draw_collection
 from tests.conftest import OVERRIDES
 
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 STEMS = sorted({path.stem for path in FOLDER.glob("[0-9][0-9]_*")})
 DEFAULTS = {"dataset": "toyscenes", "data_root": None, "fold": 0, "seed": 0, "recipe": "laptop", "out": None, "overrides": []}
 
@@ -48,6 +49,16 @@ def test_the_parameters_are_those_of_every_notebook_typed_and_explained(stem):
     assert all("#" in line for line in cell.source.splitlines())
 
 
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if "02" <= stem < "07"])
+def test_a_notebook_does_its_idea_once_in_the_open(stem):
+    """A visible cell that ends in equality with the library's function; at most eight lines after what it reads."""
+    cells = [c for c in batch.read_notebook(FOLDER / f"{stem}.ipynb").cells if c.cell_type == "code" and "assert " in c.source]
+    assert cells
+    for cell in cells:
+        assert not cell.metadata.get("tags")
+        assert len(cell.source.split("\n\n")[-1].splitlines()) <= 8
+
+
 @pytest.mark.parametrize("stem", STEMS)
 def test_no_code_cell_is_longer_than_a_screen(stem):
     cells = batch.read_notebook(FOLDER / f"{stem}.ipynb").cells
@@ -57,7 +68,7 @@ def test_no_code_cell_is_longer_than_a_screen(stem):
 
 KINDS = ("predict", "compute", "implement", "think")
 HEADING = re.compile(r"^### Exercise (\d+)\.(\d+): .+ \((\w+)\)$", re.MULTILINE)
-CHECK = re.compile(r"exercises\.(check_\w+)\(")
+CHECK = re.compile(r"checks\.(check_\w+)\(")
 
 
 def exercises_of(stem):
@@ -103,7 +114,7 @@ def test_an_exercise_has_a_folded_solution_that_calls_the_same_check(stem):
 def test_every_check_is_an_exercise():
     asked = {name for stem in STEMS for _, _, cells in exercises_of(stem) for cell in cells for name in CHECK.findall(cell.source)}
     generic = {"check_function", "check_values", "check_word"}
-    assert asked == {name for name in vars(exercises) if name.startswith("check_")} - generic
+    assert asked == {name for name in vars(checks) if name.startswith("check_")} - generic
 
 
 def assignments(source):
@@ -138,7 +149,7 @@ def test_exercises_wait_for_an_answer_and_solutions_are_right(stem, recipe, voc,
             if "### Exercise" in cell.source:
                 break
             if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
-                exec(assignments(cell.source), names)
+                exec(cell.source if "assert " in cell.source else assignments(cell.source), names)
     for _, _, (_, *cells) in exercises_of(stem):
         for cell, reply in zip(cells, ("**Not answered yet:**", "**Right:**"), strict=False):
             assert value_of(cell.source, names).data.startswith(reply)

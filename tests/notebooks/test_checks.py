@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ncdss_lib import exercises
+import checks
 from ncdss_lib.data.base import make_splits
 from ncdss_lib.data.label_maps import resize_labels
 from ncdss_lib.labels import LabelSpace
@@ -19,7 +19,7 @@ from ncdss_lib.models.teacher import hard_pseudo_labels
 from ncdss_lib.stages.clustering import adjoint_mask, confident_base, fuse, masked_prototype
 from ncdss_lib.stages.entropy_ranking import entropy_map, region_entropy, split_clean
 from ncdss_lib.stages.eums import ramp_up
-from ncdss_lib.viz import artefacts
+from ncdss_lib.viz import examples, results
 from tests.conftest import opened
 
 TREND = ("rises", "falls", "stays")
@@ -75,7 +75,7 @@ def held_out(halves, labels, other=True):
 
 #: check -> (right answers, wrong answers with a part of the message)
 IMPLEMENT = {
-    exercises.check_to_contiguous: (
+    checks.check_to_contiguous: (
         [renumber],
         [
             (lambda m, b, n, h: renumber(m, b, n, h, sorted([*b, *n])), "still the original ids"),
@@ -84,7 +84,7 @@ IMPLEMENT = {
             (lambda m, b, n, h: one_after_another(m, zip([*b, *n], range(1, 6), strict=True)), "as it was given"),
         ],
     ),
-    exercises.check_cross_entropy: (
+    checks.check_cross_entropy: (
         [lambda a, y: F.cross_entropy(a, y, ignore_index=255) if (y != 255).any() else torch.tensor(0.0)],
         [
             (lambda a, y: F.cross_entropy(a, y, ignore_index=255, reduction="sum") / y.numel(), "ignored ones too"),
@@ -94,7 +94,7 @@ IMPLEMENT = {
             (lambda a, y: -F.cross_entropy(a, y, ignore_index=255), "sign"),
         ],
     ),
-    exercises.check_novel_mask: (
+    checks.check_novel_mask: (
         [
             lambda a, s, tau: s & ~((a.argmax(1) > 0) & (probabilities(a).amax(1) > tau)),
             lambda a, s, tau: s & (confident_base(a, tau) == 0),
@@ -106,7 +106,7 @@ IMPLEMENT = {
             (lambda a, s, tau: s & (confident_base(a, tau) > 0), "other part"),
         ],
     ),
-    exercises.check_prototype: (
+    checks.check_prototype: (
         [upsampled_prototype, lambda f, m: masked_prototype(f[None], torch.from_numpy(adjoint_mask(m.numpy(), *f.shape[1:]))[None])[0]],
         [
             (lambda f, m: (F.interpolate(f[None], m.shape, mode="bilinear")[0] * m).sum((1, 2)), "divide by the length"),
@@ -115,7 +115,7 @@ IMPLEMENT = {
             (lambda f, m: F.normalize((f * torch.from_numpy(resize_labels(m.numpy(), f.shape[1:]))).sum((1, 2)), dim=0), "picking pixels"),
         ],
     ),
-    exercises.check_fuse: (
+    checks.check_fuse: (
         [lambda b, n, k, B: np.where(b > 0, b, np.where(n, B + k, 0)), fuse],
         [
             (lambda b, n, k, B: np.where(n, B + k, b), "base classes come first"),
@@ -123,7 +123,7 @@ IMPLEMENT = {
             (lambda b, n, k, B: np.where(b > 0, b, n * (B + k - 1)), "not B \\+ k - 1"),
         ],
     ),
-    exercises.check_iou: (
+    checks.check_iou: (
         [lambda c: np.diag(plain_iou(c)), iou_per_class],
         [
             (lambda c: np.diag(c) / c.sum(1), "recall"),
@@ -132,7 +132,7 @@ IMPLEMENT = {
             (lambda c: np.nan_to_num(iou_per_class(c)), "NaN rather than 0"),
         ],
     ),
-    exercises.check_many_to_one: (
+    checks.check_many_to_one: (
         [lambda c: plain_iou(c).argmax(0)],
         [
             (lambda c: c.argmax(0), "majority"),
@@ -140,7 +140,7 @@ IMPLEMENT = {
             (lambda c: plain_iou(c).argmax(1), "other axis"),
         ],
     ),
-    exercises.check_entropy_map: (
+    checks.check_entropy_map: (
         [entropy_map, lambda a: torch.distributions.Categorical(logits=a.movedim(1, -1)).entropy() / math.log(a.shape[1])],
         [
             (lambda a: torch.distributions.Categorical(logits=a.movedim(1, -1)).entropy(), "divide by log C"),
@@ -150,7 +150,7 @@ IMPLEMENT = {
             (lambda a: entropy_map(a)[0], "shape"),
         ],
     ),
-    exercises.check_region_entropy: (
+    checks.check_region_entropy: (
         [region_entropy],
         [
             (lambda a, r: entropy_map(a).mean((1, 2)), "whole image"),
@@ -159,7 +159,7 @@ IMPLEMENT = {
             (lambda a, r: (entropy_map(a) * r).sum((1, 2)) / r.sum((1, 2)), "infinity"),
         ],
     ),
-    exercises.check_split_clean: (
+    checks.check_split_clean: (
         [first_rank, lambda s, share: split_clean(s, np.zeros(len(s)), share, "dataset")],
         [
             (lambda s, share: first_rank(s, share, descending=True), "ascending"),
@@ -168,7 +168,7 @@ IMPLEMENT = {
             (lambda s, share: s.argsort(kind="stable").argsort() < int(len(s) * share), "never clean"),
         ],
     ),
-    exercises.check_ramp_up: (
+    checks.check_ramp_up: (
         [ramp_up],
         [
             (lambda e, length: min(e / length, 1), "not linearly"),
@@ -178,7 +178,7 @@ IMPLEMENT = {
             (lambda e, length: math.exp(-5 * (1 - min(e, length) / length) ** 2), "ZeroDivisionError: .* do not divide by 0"),
         ],
     ),
-    exercises.check_ema_update: (
+    checks.check_ema_update: (
         [lambda t, s, alpha: alpha * t + (1 - alpha) * s],
         [
             (lambda t, s, alpha: alpha * s + (1 - alpha) * t, "swapped"),
@@ -186,7 +186,7 @@ IMPLEMENT = {
             (lambda t, s, alpha: t, "old teacher"),
         ],
     ),
-    exercises.check_hard_pseudo_labels: (
+    checks.check_hard_pseudo_labels: (
         [hard_pseudo_labels],
         [
             (lambda a, tau: torch.where(probabilities(a).amax(1) <= tau, 255, a.argmax(1)), "below"),
@@ -194,7 +194,7 @@ IMPLEMENT = {
             (lambda a, tau: a.argmax(1), "confidence"),
         ],
     ),
-    exercises.check_held_out: (
+    checks.check_held_out: (
         [held_out, lambda halves, labels: score_held_out(halves, labels).novel_miou],
         [
             (lambda halves, labels: held_out(halves, labels, other=False), "on itself"),
@@ -202,8 +202,8 @@ IMPLEMENT = {
             (lambda halves, labels: score_held_out(halves, labels).all_miou, "all classes"),
         ],
     ),
-    exercises.check_names: (
-        [lambda p, classes, base: np.array([*range(base + 1), *classes, *[255] * 256])[p].clip(0, 255), artefacts.to_classes],
+    checks.check_names: (
+        [lambda p, classes, base: np.array([*range(base + 1), *classes, *[255] * 256])[p].clip(0, 255), results.to_classes],
         [
             (lambda p, classes, base: p, "changed nothing"),
             (lambda p, classes, base: one_after_another(p, enumerate(classes, base + 1)), "as it was given"),
@@ -243,32 +243,30 @@ def test_arguments_are_not_shared_with_the_readers_function():
     def spoils(teacher, student, alpha):
         return teacher.mul_(alpha).add_((1 - alpha) * student)
 
-    assert exercises.check_ema_update(spoils).data.startswith("**Right:**")
+    assert checks.check_ema_update(spoils).data.startswith("**Right:**")
 
 
 def test_a_difference_names_the_place_and_the_values():
-    assert (
-        exercises.difference(np.array([1.0, 2, 3]), torch.tensor([1.0, 2, 4])) == "yours gave 3 at [2], expected 4 (1 of 3 values differ)"
-    )
-    assert exercises.difference(np.zeros(3), np.zeros((1, 3))) == "yours has the shape [3], expected [1, 3]"
-    assert exercises.difference("word", 1.0) == "yours is a str, expected a number"
-    assert exercises.difference("word", np.zeros(3)) == "yours is a str, expected numbers of shape [3]"
-    assert exercises.difference(math.nan, math.nan) is None
+    assert checks.difference(np.array([1.0, 2, 3]), torch.tensor([1.0, 2, 4])) == "yours gave 3 at [2], expected 4 (1 of 3 values differ)"
+    assert checks.difference(np.zeros(3), np.zeros((1, 3))) == "yours has the shape [3], expected [1, 3]"
+    assert checks.difference("word", 1.0) == "yours is a str, expected a number"
+    assert checks.difference("word", np.zeros(3)) == "yours is a str, expected numbers of shape [3]"
+    assert checks.difference(math.nan, math.nan) is None
 
 
 #: check -> (right numbers, wrong numbers with a part of the message)
 COMPUTE = {
-    exercises.check_contiguous_ids: (
+    checks.check_contiguous_ids: (
         ([0, 3, 17, 255], [0, 3, 0, 255]),
         [(([0, 3, 7, 255], [0, 3, 0, 255]), "original ids"), (([0, 3, 17, 255], [0, 3, 17, 255]), "hidden"), (([0, 3, 17], [0]), "shape")],
     ),
-    exercises.check_pixel_weights: ((3, 1), [((1 / 3, 1), "other way round"), ((3, 3), "joint")]),
-    exercises.check_two_clusters: (
+    checks.check_pixel_weights: ((3, 1), [((1 / 3, 1), "other way round"), ((3, 3), "joint")]),
+    checks.check_two_clusters: (
         (1, 0.6, 0),
         [((0.6, 0.6, 0), "merged"), ((1, 1, 0), "Only one cluster"), ((1, 0.6, math.nan), "mean")],
     ),
-    exercises.check_left_of_start: ((0.99**20,), [((1 - 0.99**20,), "student has added"), ((0.8,), "multiply")]),
-    exercises.check_mean_gain: ((50 / 21,), [((2.5,), "Background"), ((10,), "gain nothing")]),
+    checks.check_left_of_start: ((0.99**20,), [((1 - 0.99**20,), "student has added"), ((0.8,), "multiply")]),
+    checks.check_mean_gain: ((50 / 21,), [((2.5,), "Background"), ((10,), "gain nothing")]),
 }
 
 
@@ -284,8 +282,8 @@ def test_numbers_are_checked(check, answers):
 
 
 def test_the_lists_of_an_image_are_those_of_the_library():
-    assert exercises.check_lists({"novel", "base_train"}, {"novel"}).data.startswith("**Right:**")
-    assert exercises.check_lists(None, {"novel"}).data.startswith("**Not answered yet:**")
+    assert checks.check_lists({"novel", "base_train"}, {"novel"}).data.startswith("**Right:**")
+    assert checks.check_lists(None, {"novel"}).data.startswith("**Not answered yet:**")
     for published, strict, message in (
         ({"novel", "base", "base_train"}, {"novel"}, "it is not in 'base'"),
         ({"novel"}, {"novel"}, "also in 'base_train'"),
@@ -293,7 +291,7 @@ def test_the_lists_of_an_image_are_those_of_the_library():
         ({"training"}, {"novel"}, "no list 'training'"),
     ):
         with pytest.raises(AssertionError, match=message):
-            exercises.check_lists(published, strict)
+            checks.check_lists(published, strict)
 
 
 def one_answer(check, options):
@@ -314,17 +312,17 @@ def one_answer(check, options):
 
 
 def test_predictions_without_a_run():
-    assert one_answer(exercises.check_two_equal, TREND) == "falls"
-    assert one_answer(exercises.check_same_ruler, ("hungarian", "argmax_iou", "majority")) == "hungarian"
+    assert one_answer(checks.check_two_equal, TREND) == "falls"
+    assert one_answer(checks.check_same_ruler, ("hungarian", "argmax_iou", "majority")) == "hungarian"
 
 
 def test_predictions_from_a_confusion_matrix():
     labels, confusion = LabelSpace(("a", "b", "c"), (2, 3)), np.diag([900, 40, 30, 0])
     confusion[3, 0] = 60
-    assert one_answer(lambda word: exercises.check_order_of_clusters(confusion, labels, word), TREND) == "stays"
-    assert one_answer(lambda word: exercises.check_accuracy(confusion, labels, word), ("higher", "lower", "equal")) == "higher"
+    assert one_answer(lambda word: checks.check_order_of_clusters(confusion, labels, word), TREND) == "stays"
+    assert one_answer(lambda word: checks.check_accuracy(confusion, labels, word), ("higher", "lower", "equal")) == "higher"
     spread = np.diag([0, 40, 30, 60])
-    assert one_answer(lambda word: exercises.check_accuracy(spread, labels, word), ("higher", "lower", "equal")) == "equal"
+    assert one_answer(lambda word: checks.check_accuracy(spread, labels, word), ("higher", "lower", "equal")) == "equal"
 
 
 @pytest.fixture
@@ -334,15 +332,15 @@ def run(finished, voc):
 
 def test_predictions_from_a_run(run):
     published, strict = (len(make_splits(run.data, run.labels, base_list=name).base_train) for name in ("published", "strict"))
-    word = one_answer(lambda word: exercises.check_base_training_list(run, word), ("longer", "shorter", "as long"))
+    word = one_answer(lambda word: checks.check_base_training_list(run, word), ("longer", "shorter", "as long"))
     assert word == ("longer" if strict > published else "shorter" if strict < published else "as long")
-    kept = artefacts.history(run, "eums")["kept"]
-    word = one_answer(lambda word: exercises.check_kept(run, word), TREND)
+    kept = results.history(run, "eums")["kept"]
+    word = one_answer(lambda word: checks.check_kept(run, word), TREND)
     assert word == ("rises" if kept.iloc[-1] > kept.iloc[0] else "falls" if kept.iloc[-1] < kept.iloc[0] else "stays")
     ids = run.splits.novel[:4]
-    assert one_answer(lambda word: exercises.check_higher_threshold(run, ids, word), ("grow", "shrink", "stay")) != "shrink"
-    one_answer(lambda word: exercises.check_swallowed(run, ids, word), ("novel", "background", "equal"))
-    one_answer(lambda word: exercises.check_unnamed(run, word), ("zero", "nothing", "a number"))
+    assert one_answer(lambda word: checks.check_higher_threshold(run, ids, word), ("grow", "shrink", "stay")) != "shrink"
+    one_answer(lambda word: checks.check_swallowed(run, ids, word), ("novel", "background", "equal"))
+    one_answer(lambda word: checks.check_unnamed(run, word), ("zero", "nothing", "a number"))
 
 
 def test_the_swallowed_pixels_are_those_of_the_network(run, monkeypatch):
@@ -354,30 +352,30 @@ def test_the_swallowed_pixels_are_those_of_the_network(run, monkeypatch):
             found[i][1] = 50 * torch.from_numpy((truth > run.labels.num_base) & (truth != 255))
         return found
 
-    monkeypatch.setattr(artefacts, "logits_of", certain)
-    ids = artefacts.novel_examples(run, 3)
-    assert "100.0 % of the novel pixels and 0.0 % of the background" in exercises.check_swallowed(run, ids, "novel").data
+    monkeypatch.setattr(results, "logits_of", certain)
+    ids = examples.novel(run, 3)
+    assert "100.0 % of the novel pixels and 0.0 % of the background" in checks.check_swallowed(run, ids, "novel").data
     with pytest.raises(AssertionError, match='the answer is "novel"'):
-        exercises.check_swallowed(run, ids, "background")
+        checks.check_swallowed(run, ids, "background")
 
 
 def test_a_greater_clean_share_follows_the_ranking(run):
     ranking = pd.DataFrame({"entropy": [0.1, 0.2, 0.3, 0.4], "cluster": 1, "pixels": 10, "right": [10, 10, 10, 0]})
     run = run.with_settings("entropy_ranking", clean_share=0.5)
-    assert one_answer(lambda word: exercises.check_greater_share(run, ranking, 1.0, word), TREND) == "falls"
-    assert one_answer(lambda word: exercises.check_greater_share(run, ranking[::-1].assign(right=10), 1.0, word), TREND) == "stays"
+    assert one_answer(lambda word: checks.check_greater_share(run, ranking, 1.0, word), TREND) == "falls"
+    assert one_answer(lambda word: checks.check_greater_share(run, ranking[::-1].assign(right=10), 1.0, word), TREND) == "stays"
 
 
 def test_numbers_from_a_run(run):
-    assert exercises.check_clusters(run, run.clusters["eums"]).data.startswith("**Right:**")
+    assert checks.check_clusters(run, run.clusters["eums"]).data.startswith("**Right:**")
     with pytest.raises(AssertionError, match="over-clustered"):
-        exercises.check_clusters(run, run.labels.num_novel)
+        checks.check_clusters(run, run.labels.num_novel)
     report = {"models": {"basic": {"per_class": {"background": 0.5}}}}
-    assert exercises.check_background_iou(report, "basic", 0.5).data.startswith("**Right:**")
+    assert checks.check_background_iou(report, "basic", 0.5).data.startswith("**Right:**")
     with pytest.raises(AssertionError, match="fractions"):
-        exercises.check_background_iou(report, "basic", 50.0)
+        checks.check_background_iou(report, "basic", 50.0)
     mask = np.zeros((20, 20), bool)
     mask[2:9, 3:5] = True
-    assert exercises.check_adjoint_sum(mask, 14).data.startswith("**Right:**")
+    assert checks.check_adjoint_sum(mask, 14).data.startswith("**Right:**")
     with pytest.raises(AssertionError, match="mean"):
-        exercises.check_adjoint_sum(mask, 14 / 400)
+        checks.check_adjoint_sum(mask, 14 / 400)

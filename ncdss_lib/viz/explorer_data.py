@@ -1,0 +1,499 @@
+"""What the explorers show, apart from how it is drawn: plain arrays, made from a run once.
+
+A page's explorer (:mod:`ncdss_lib.viz.explorer_html`) hands the arrays to a script, which computes
+what it reads out; the live widgets (:mod:`ncdss_lib.viz.widgets`) call the functions here. Ground
+truth of unlabelled images is read, to look at what a stage did; no stage reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+
+from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.palette import BAD, Look, class_look, cluster_look, rgb
+from ncdss_lib.inference import load_model, predict
+from ncdss_lib.labels import IGNORE
+from ncdss_lib.metrics import UNMATCHED, Scores, match_clusters, score
+from ncdss_lib.stages.clustering import (
+    cluster_prototypes,
+    images_table,
+    read_prototypes,
+    used_images,
+)
+from ncdss_lib.stages.entropy_ranking import entropy_map
+from ncdss_lib.stages.eums import read_watched
+from ncdss_lib.viz import examples, results
+
+if TYPE_CHECKING:
+    from ncdss_lib.pipeline import Run
+
+SIDE = 224  # of a picture that is shown alone, in pixels
+SMALL_SIDE = 144  # of one among many
+THUMBNAILS = 200  # members of clusters that are shown at most
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of an explorer.
+
+    Attributes:
+        image: uint8 [h, w, 3].
+        maps: uint8 [h, w] by name: labels, masks of 0 and 1, or quantised numbers.
+    """
+
+    id: str
+    image: np.ndarray
+    maps: dict[str, np.ndarray]
+
+
+def shrunken(run: Run, image_id: str, side: int | None, **maps: np.ndarray) -> Picture:
+    """A picture whose longer side has at most ``side`` pixels (None: as it is).
+
+    Maps of any size are brought to its size by nearest neighbour.
+    """
+    image = run.data.image(image_id)
+    scale = min(1.0, side / max(image.shape[:2])) if side else 1.0
+    height, width = (max(1, round(scale * length)) for length in image.shape[:2])
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    resized = {
+        name: resize_labels(np.asarray(values, np.uint8), (height, width))
+        for name, values in maps.items()
+    }
+    return Picture(image_id, small, resized)
+
+
+def share_of(part: float, whole: float) -> float:
+    """A fraction; NaN where there is nothing to take a share of."""
+    return float(part) / float(whole) if whole else float("nan")
+
+
+def salient_pixels(run: Run, image_id: str) -> np.ndarray:
+    """The saliency map of an image, bool [H, W]; False everywhere where there is none."""
+    found = run.data.saliency(image_id)
+    return np.zeros(run.data.image(image_id).shape[:2], bool) if found is None else found
+
+
+# --- pictures with layers -------------------------------------------------------------------------
+
+SALIENT = 253  # label of salient pixels in a layer that shows them
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Pictures, each with label maps to lay over it and to compare.
+
+    Attributes:
+        pictures: their maps are the layers, in the order of ``looks``.
+        looks: how each layer is painted, and its title.
+    """
+
+    pictures: list[Picture]
+    looks: dict[str, Look]
+
+
+def salient_look() -> Look:
+    """How saliency maps are painted: orange where salient."""
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[SALIENT] = rgb(BAD)
+    return Look(colours, {0: "not salient", SALIENT: "salient"}, np.zeros(256, bool))
+
+
+def label_layers(run: Run) -> Layers:
+    """Training images: their truth, what base training and fine-tuning see of it, and saliency."""
+    ids = [*examples.novel(run, 4), *examples.mixed(run, 3), *examples.base(run, 3)]
+    pictures = []
+    for i in dict.fromkeys(ids):
+        truth = run.truth(i)
+        seen = run.truth(i, hide_novel=True)
+        nothing = np.full_like(truth, IGNORE)
+        maps = {
+            "the whole truth": truth,
+            "in base training": seen if i in run.splits.base_train else nothing,
+            "in fine-tuning": nothing if i in run.splits.novel else seen,
+            "salient pixels": np.where(salient_pixels(run, i), SALIENT, 0),
+        }
+        pictures.append(shrunken(run, i, SIDE, **maps))
+
+    look = class_look(run.labels)
+    names = {**look.names, IGNORE: "nothing is told, or ignored"}
+    seen_look = Look(look.colours, names, look.striped)
+    looks = {
+        "the whole truth": look,
+        "in base training": seen_look,
+        "in fine-tuning": seen_look,
+        "salient pixels": salient_look(),
+    }
+    return Layers(pictures, looks)
+
+
+def pseudo_label_layers(run: Run, count: int = 10) -> Layers:
+    """Novel images: their pseudo-labels for both numbers of clusters, and the hidden truth."""
+    choices = sorted({run.clusters["basic"], run.clusters["basic_oc"]})
+    used = used_images(run.folder / "clustering")
+    pictures = []
+    for i in examples.mixed_first(run, count, count // 2, used):
+        maps = {f"pseudo-label, K = {k}": results.pseudo_label(run, k, i) for k in choices}
+        maps["the truth (hidden)"] = run.truth(i)
+        pictures.append(shrunken(run, i, SIDE, **maps))
+    looks = {f"pseudo-label, K = {k}": cluster_look(run.labels, k) for k in choices}
+    return Layers(pictures, {**looks, "the truth (hidden)": class_look(run.labels)})
+
+
+# --- the threshold of base-class removal ----------------------------------------------------------
+
+KINDS = ("novel", "base", "background")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What a threshold on the base model's probability leaves of the salient pixels.
+
+    Attributes:
+        pictures: their maps are :func:`threshold_maps`.
+        counts: int64 [3, 256], salient pixels of all novel images by what they are (:data:`KINDS`)
+            and by the probability of the most probable class where that is a base class (0 where it
+            is background).
+        novel: pixels of novel classes in all novel images.
+        chosen: the threshold of the run.
+    """
+
+    pictures: list[Picture]
+    counts: np.ndarray
+    novel: int
+    chosen: float
+    num_base: int
+    look: Look
+
+
+def threshold_maps(run: Run, image_id: str, logits: torch.Tensor) -> dict[str, np.ndarray]:
+    """What the base model says of an image, beside saliency and truth.
+
+    Args:
+        logits: float32 [1 + B, h, w] of the base model.
+
+    Returns:
+        ``label``, the most probable class, and ``probability`` of it, 255 is certain: uint8 [h, w];
+        ``salient`` and ``truth`` in the size of the image.
+    """
+    probability, label = (x.numpy() for x in logits.softmax(0).max(0))
+    return {
+        "label": label.astype(np.uint8),
+        "probability": (probability * 255).round().astype(np.uint8),
+        "salient": salient_pixels(run, image_id),
+        "truth": run.truth(image_id),
+    }
+
+
+def threshold_masks(picture: Picture, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Confident base classes and the novel mask of a picture with :func:`threshold_maps`.
+
+    Returns:
+        uint8 [h, w], 0 where no base class is confident, and bool [h, w].
+    """
+    label = picture.maps["label"]
+    sure = (label > 0) & (picture.maps["probability"] / 255 > threshold)
+    return np.where(sure, label, 0).astype(np.uint8), (picture.maps["salient"] > 0) & ~sure
+
+
+def threshold_numbers(picture: Picture, threshold: float, num_base: int) -> dict[str, float]:
+    """Shares in a picture with :func:`threshold_maps`.
+
+    Returns:
+        ``base``: of its pixels, those that are confidently base; ``mask``: those in the novel mask;
+        ``novel``: of the mask's pixels that are not ignored, those of a novel class.
+    """
+    base, mask = threshold_masks(picture, threshold)
+    truth = picture.maps["truth"]
+    known = mask & (truth != IGNORE)
+    return {
+        "base": share_of((base > 0).sum(), base.size),
+        "mask": share_of(mask.sum(), mask.size),
+        "novel": share_of((known & (truth > num_base)).sum(), known.sum()),
+    }
+
+
+def threshold_data(run: Run, count: int = 10) -> Threshold:
+    """:class:`Threshold` of a run: the base model looks at all its novel images."""
+    num_base = run.labels.num_base
+    with_saliency = [i for i in run.splits.novel if run.data.saliency(i) is not None]
+    shown = examples.mixed_first(run, count, count * 2 // 3, with_saliency)
+    model = load_model(run, "base")
+
+    pictures = {}
+    counts = np.zeros((len(KINDS), 256), np.int64)
+    novel_pixels = 0
+    for batch, all_logits in predict(run, model, run.splits.novel, run.views.size, "base model"):
+        for i, logits in zip(batch, all_logits.cpu(), strict=True):
+            maps = threshold_maps(run, i, logits)
+            truth = maps["truth"]
+            bins = np.where(maps["label"] > 0, maps["probability"], 0).astype(np.uint8)
+            bins = resize_labels(bins, truth.shape)
+            is_novel = (truth > num_base) & (truth != IGNORE)
+            is_base = (truth > 0) & (truth <= num_base)
+            for row, kind in enumerate((is_novel, is_base, truth == 0)):
+                counts[row] += np.bincount(bins[maps["salient"] & kind], minlength=256)
+            novel_pixels += int(is_novel.sum())
+            if i in shown:
+                pictures[i] = shrunken(run, i, SIDE, **maps)
+
+    chosen = run.recipe.clustering.base_confidence
+    look = class_look(run.labels)
+    return Threshold([pictures[i] for i in shown], counts, novel_pixels, chosen, num_base, look)
+
+
+# --- clusters -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The prototypes of a run, to be divided into any number of clusters.
+
+    Attributes:
+        thumbnails: by position in ``ids``, at most :data:`THUMBNAILS` of them, evenly: pale outside
+            the novel mask; uint8 [72, 72, 3].
+        main_class: the novel class of most pixels under each mask, contiguous id; 0: there is none.
+        assign: K -> cluster of each image, int [N] in 1..K.
+        choices: values of K to offer, and ``chosen``, the K of ``basic``.
+    """
+
+    ids: list[str]
+    thumbnails: dict[int, np.ndarray]
+    main_class: np.ndarray
+    assign: Callable[[int], np.ndarray]
+    choices: list[int]
+    chosen: int
+    look: Look
+
+    def for_page(self) -> dict[str, Any]:
+        """The fields, with the clusters of every K that is offered."""
+        return {**vars(self), "assign": {k: self.assign(k) for k in self.choices}}
+
+    def members(self, clusters: int, cluster: int) -> dict[str, int]:
+        """Of one cluster.
+
+        Returns:
+            ``images``; ``label``, the class of most of them (0: none has one); ``right``, how many
+            are of that class.
+        """
+        classes = self.main_class[self.assign(clusters) == cluster]
+        counts = np.bincount(classes[classes > 0], minlength=1)
+        return {
+            "images": len(classes),
+            "label": int(counts.argmax()) if counts.any() else 0,
+            "right": int(counts.max()),
+        }
+
+    def purity(self, clusters: int) -> float:
+        """Share of images whose novel class is that of most in their cluster, as in report.json."""
+        right = sum(self.members(clusters, k)["right"] for k in range(1, clusters + 1))
+        return share_of(right, (self.main_class > 0).sum())
+
+
+def clusters_data(run: Run) -> Clusters:
+    """:class:`Clusters` of a run.
+
+    The K of its own models are read from its files, others are clustered when first asked for.
+    """
+    # what the stage left behind
+    config = run.recipe.clustering
+    ids = used_images(run.folder / "clustering")
+    prototypes = read_prototypes(run.folder / "clustering")
+    table = images_table(run.folder / "clustering").loc[ids]
+    known = {k: table[f"cluster_{k}"].astype(int).to_numpy() for k in run.clusters.values()}
+
+    def assign(clusters: int) -> np.ndarray:
+        if clusters not in known:
+            known[clusters], _ = cluster_prototypes(
+                prototypes,
+                clusters,
+                dims=config.pca_dims,
+                whiten=config.whiten,
+                n_init=config.n_init,
+                seed=run.seed,
+            )
+        return known[clusters]
+
+    # the K to offer, around the number of novel classes
+    factors = (0.4, 0.6, 0.8, 1, 1.2, 1.6, 2, 2.4, 3)
+    offered = {round(run.labels.num_novel * factor) for factor in factors} | set(known)
+    return Clusters(
+        ids,
+        {ids.index(i): _thumbnail(run, i) for i in examples.spread(ids, THUMBNAILS)},
+        results.pseudo_label_table(run, run.clusters["basic"])["main_class"].to_numpy(),
+        assign,
+        sorted(k for k in offered if 2 <= k <= len(ids)),
+        run.clusters["basic"],
+        class_look(run.labels),
+    )
+
+
+def middle_square(image: np.ndarray) -> np.ndarray:
+    """The greatest square in the middle of an image [H, W, ...]."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top = (height - side) // 2
+    left = (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+def _thumbnail(run: Run, image_id: str, side: int = 72) -> np.ndarray:
+    """The middle square of an image, pale outside its pseudo-novel region."""
+    outside = results.pseudo_label(run, run.clusters["basic"], image_id) <= run.labels.num_base
+    image = run.data.image(image_id).astype(np.float32)
+    image[outside] = image[outside] * 0.25 + 255 * 0.6
+    small = cv2.resize(middle_square(image), (side, side), interpolation=cv2.INTER_AREA)
+    return small.round().astype(np.uint8)
+
+
+# --- the entropy ranking --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All images with a pseudo-label in the order of their entropy.
+
+    Attributes:
+        table: by id in ascending entropy: ``entropy``, ``cluster``, ``right`` and ``pixels`` of the
+            pseudo-label.
+        pictures: some of them, evenly over the order; maps ``pseudo``, ``entropy`` (255 is 1) and
+            ``truth``.
+        per, chosen: how the run ranks, and its clean share.
+    """
+
+    table: pd.DataFrame
+    pictures: list[Picture]
+    per: Literal["dataset", "cluster"]
+    chosen: float
+    pseudo_look: Look
+    truth_look: Look
+
+    def clean(self, share: float) -> np.ndarray:
+        """bool [N] by row of the table."""
+        return results.clean_rows(self.table, share, self.per)
+
+    def numbers(self, share: float) -> dict[str, float]:
+        """``clean``/``unclean``: images; with ``_right``: share of right pixels in their labels."""
+        clean = self.clean(share)
+        sides = {"clean": self.table[clean], "unclean": self.table[~clean]}
+        right = {f"{name}_right": results.right_share(side) for name, side in sides.items()}
+        return {**{name: len(side) for name, side in sides.items()}, **right}
+
+
+def ranking_data(run: Run, count: int = 40, side: int = SMALL_SIDE) -> Ranking:
+    """:class:`Ranking` of a run."""
+    clusters = run.clusters["eums"]
+    config = run.recipe.entropy_ranking
+    table = results.ranking_table(run)[["entropy", "cluster", "right", "pixels"]]
+    shown = examples.spread(table.index.tolist(), count)
+    pictures = []
+    for i, logits in results.logits_of(run, "basic_oc", shown).items():
+        maps = {
+            "pseudo": results.pseudo_label(run, clusters, i),
+            "entropy": (entropy_map(logits[None])[0] * 255).round().numpy(),
+            "truth": run.truth(i),
+        }
+        pictures.append(shrunken(run, i, side, **maps))
+    looks = cluster_look(run.labels, clusters), class_look(run.labels)
+    return Ranking(table, pictures, config.per, config.clean_share, *looks)
+
+
+# --- student and teacher --------------------------------------------------------------------------
+
+STEPS = 20  # a probability is kept as its whole number of twentieths
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What student and teacher said about a few unclean images, before each epoch and at the end.
+
+    Attributes:
+        epochs: the moments.
+        pictures: maps ``truth``, ``pseudo`` (the label that was thrown away), and for each epoch E
+            ``student_E``, ``teacher_E`` (labels) and ``sure_E`` (the teacher's probability in
+            steps, rounded down).
+        mapping: int64 [256], the class of each label: clusters have that of most of their pixels in
+            the training masks.
+        chosen: the confidence threshold of the run.
+        steps: into which probabilities are divided.
+    """
+
+    epochs: list[int]
+    pictures: list[Picture]
+    mapping: np.ndarray
+    num_base: int
+    chosen: float
+    pseudo_look: Look
+    truth_look: Look
+    steps: int = STEPS
+
+
+def teaching_data(run: Run, side: int = SMALL_SIDE) -> Teaching:
+    """:class:`Teaching` of a run that watched some images (``eums.watch``)."""
+    clusters = run.clusters["eums"]
+    first = 1 + run.labels.num_base
+    mapping = np.full(256, UNMATCHED, np.int64)
+    mapping[:first] = np.arange(first)
+    mapping[first : first + clusters] = results.training_classes(run, clusters)
+
+    watched = read_watched(run.folder / "eums")
+    ids = next(iter(watched.values()))["ids"].tolist() if watched else []
+    pictures = []
+    for n, i in enumerate(ids):
+        maps = {"truth": run.truth(i), "pseudo": results.pseudo_label(run, clusters, i)}
+        for epoch, said in watched.items():
+            maps[f"student_{epoch}"] = said["student"][n]
+            maps[f"teacher_{epoch}"] = said["teacher"][n]
+            probability = said["teacher_probability"][n] / 255
+            maps[f"sure_{epoch}"] = np.floor(probability * STEPS + 1e-6)
+        pictures.append(shrunken(run, i, side, **maps))
+
+    looks = cluster_look(run.labels, clusters), class_look(run.labels)
+    confidence = run.recipe.eums.confidence
+    return Teaching(list(watched), pictures, mapping, run.labels.num_base, confidence, *looks)
+
+
+# --- predictions against truth --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Validation images: the truth and the predictions of some models, clusters made classes.
+
+    Attributes:
+        pictures: maps ``truth`` and one of each model's name;
+            :data:`ncdss_lib.viz.results.UNMATCHED_LABEL` where a cluster has no class.
+        scores: of each model over all validation images.
+    """
+
+    pictures: list[Picture]
+    scores: dict[str, Scores]
+    look: Look
+
+
+def predictions_data(
+    run: Run, confusions: Mapping[str, np.ndarray], count: int = 12
+) -> Predictions:
+    """:class:`Predictions` of some models.
+
+    Args:
+        confusions: of each, from :func:`ncdss_lib.stages.evaluation.confusion_on_val`.
+    """
+    ids = examples.val(run, count)
+    maps: dict[str, dict[str, np.ndarray]] = {i: {"truth": run.truth(i)} for i in ids}
+    for model, confusion in confusions.items():
+        mapping = match_clusters(confusion, run.labels, "published")
+        for i, logits in results.logits_of(run, model, ids).items():
+            label = logits.argmax(0).numpy()
+            maps[i][model] = results.to_classes(label, mapping, run.labels.num_base)
+    scores = {model: score(confusion, run.labels) for model, confusion in confusions.items()}
+    look = class_look(run.labels)
+    look.names[results.UNMATCHED_LABEL] = "cluster without a class"
+    look.colours[results.UNMATCHED_LABEL] = (20, 20, 20)
+    return Predictions([shrunken(run, i, SIDE, **maps[i]) for i in ids], scores, look)
