@@ -22,9 +22,10 @@ import torch
 from IPython.display import Markdown
 from torch import Tensor, nn
 
-from ncdss_lib.data.base import SegmentationData, make_splits
-from ncdss_lib.data.label_maps import resize_labels
-from ncdss_lib.labels import IGNORE, LabelSpace
+from ncdss_lib.data.dataset import SegmentationData
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.data.masks import resize_labels
+from ncdss_lib.data.splits import make_splits
 from ncdss_lib.metrics import UNMATCHED, iou_per_class, match_clusters, relabel, score, score_held_out, score_matched
 from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels
 from ncdss_lib.stages.clustering import adjoint_mask, confident_base, fuse, masked_prototype

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ncdss_lib import batch, exercises
-from ncdss_lib.data.files import SALIENCY
+from ncdss_lib.data.file_dataset import SALIENCY
 from ncdss_lib.pipeline import open_run
 from ncdss_lib.viz.own_images import draw_collection
 from tests.conftest import OVERRIDES

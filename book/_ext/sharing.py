@@ -66,7 +66,7 @@ def draw_card(path: Path, title: str) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from ncdss_lib.labels import LabelSpace
+    from ncdss_lib.data.label_space import LabelSpace
     from ncdss_lib.viz.palette import cluster_look, paint
 
     rows, columns = np.mgrid[:420, :420]

@@ -4,33 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
-
-from tqdm.auto import tqdm
 
 from ncdss_lib.errors import RunError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item], text: str) -> list[Result]:
-    """``function`` of each item, in order; the first error stops the rest.
-
-    Args:
-        text: what the progress bar says.
-    """
-    chunks = [items[start : start + 64] for start in range(0, len(items), 64)]  # a task for each image would be 120,000 of COCO's
-    results: list[Result] = []
-    with ThreadPoolExecutor() as pool, tqdm(desc=text, total=len(items), unit="image") as bar:
-        for rows in pool.map(lambda chunk: [function(item) for item in chunk], chunks):
-            results += rows
-            bar.update(len(rows))
-    return results
 
 
 def writable(folder: Path) -> bool:

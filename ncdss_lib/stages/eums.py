@@ -21,10 +21,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ncdss_lib.data.base import read_truth
+from ncdss_lib.data.dataset import read_truth
+from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.views import Source
 from ncdss_lib.inference import predict
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.models.segmenter import upsample, warm_start
 from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher, settle_disputes
 from ncdss_lib.stages.basic_framework import novel_miou, supervised_step

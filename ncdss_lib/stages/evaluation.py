@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.label_space import LabelSpace
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.inference import load_model, predict
-from ncdss_lib.labels import LabelSpace
 from ncdss_lib.metrics import Scores, confusion_matrix, match_clusters, score, score_held_out, score_matched
 from ncdss_lib.models.segmenter import Segmenter
 from ncdss_lib.stages.clustering import read_pseudo_label, used_images

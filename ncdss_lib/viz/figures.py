@@ -21,9 +21,9 @@ from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from ncdss_lib.data.label_maps import read_labels, resize_labels
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.data.views import load_view, resize_image
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import UNMATCHED, Scores, confusion_matrix, match_clusters, pairwise_iou, relabel
 from ncdss_lib.models.teacher import hard_pseudo_labels
 from ncdss_lib.report import PROTOCOLS

@@ -11,18 +11,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ncdss_lib.data.base import classes_in
-from ncdss_lib.data.label_maps import read_labels, write_labels
-from ncdss_lib.data.toyscenes import CLASSES, render_scene
-from ncdss_lib.labels import IGNORE, LabelSpace
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.viz.figures import Panel, Picture, grid, overlay
 from ncdss_lib.viz.palette import class_look, rgb
+from toyscenes import CLASSES, render_scene
 
 BASE, NOVEL = (1, 8, 12), (14, 20)  # ids of toyscenes: three classes that are labelled, two that are not
 
 
 def draw_collection(root: Path, *, labelled: int, unlabelled: int, val: int, size: int = 224) -> None:
-    """Draw toy scenes of five classes in the layout of a folder data set (see :mod:`ncdss_lib.data.folder`), unless that was done.
+    """Draw toy scenes of five classes in the layout of a folder data set (see :mod:`ncdss_lib.data.own_images`), unless that was done.
 
     Args:
         labelled, unlabelled, val: numbers of images; unlabelled ones hold a novel class each, labelled ones none.

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.inference import load_model, predict
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import UNMATCHED, Scores, match_clusters, score
 from ncdss_lib.stages.clustering import cluster_prototypes, images_table, read_prototypes, read_pseudo_label, used_images
 from ncdss_lib.stages.entropy_ranking import entropy_map, split_clean

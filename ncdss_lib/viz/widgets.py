@@ -20,9 +20,8 @@ import numpy as np
 from IPython.core.getipython import get_ipython
 from PIL import Image, ImageOps
 
-from ncdss_lib.data.label_maps import resize_labels
-from ncdss_lib.data.toyscenes import CLASSES, FOLDS, render_scene, simulate_saliency
-from ncdss_lib.labels import IGNORE, LabelSpace
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.metrics import UNMATCHED
 from ncdss_lib.models.teacher import hard_pseudo_labels
 from ncdss_lib.pipeline import Run, reopen
@@ -33,6 +32,7 @@ from ncdss_lib.viz.explorers import Explorer
 from ncdss_lib.viz.figures import Panel, binary, grid, overlay
 from ncdss_lib.viz.palette import BAD, GOOD, class_look, cluster_look
 from ncdss_lib.viz.show import percent
+from toyscenes import CLASSES, FOLDS, render_scene, simulate_saliency
 
 AnyRun = Run | str | Path
 Draw = Callable[..., tuple[figures.Picture, Mapping[str, str]]]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ncdss_lib.data import open_dataset
-from ncdss_lib.data.toyscenes import CLASSES
 from ncdss_lib.recipes import Data
 from ncdss_lib.viz import own_images
+from toyscenes import CLASSES
 
 
 def test_the_collection_opens_as_a_folder_and_is_drawn_once(tmp_path: Path):

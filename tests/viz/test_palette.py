@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ncdss_lib.labels import IGNORE, LabelSpace
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.viz.palette import (
     CLASS_COLOURS,
     CLUSTER_COLOURS,

@@ -16,9 +16,8 @@ from ipywidgets import Image as ImageWidget
 from nbclient import NotebookClient
 from PIL import Image
 
-from ncdss_lib.data.toyscenes import render_scene, simulate_saliency
+from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.inference import load_model
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.pipeline import Run, reopen
 from ncdss_lib.stages.evaluation import confusion_on_val
 from ncdss_lib.trained import open_trained
@@ -26,6 +25,7 @@ from ncdss_lib.viz import artefacts, percent, view_models, widgets
 from ncdss_lib.viz.explorers import Explorer
 from ncdss_lib.viz.figures import Picture
 from tests.conftest import opened
+from toyscenes import render_scene, simulate_saliency
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,12 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from ncdss_lib import store
-from ncdss_lib.data.files import SALIENCY, list_files, opened, read_image, read_indices
+from ncdss_lib.data.file_dataset import SALIENCY
+from ncdss_lib.data.image_files import in_threads, list_files, opened, read_image
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import read_labels
 from ncdss_lib.errors import InputError, RunError, nearest
-from ncdss_lib.labels import IGNORE
-from ncdss_lib.prepare import in_threads, writable
+from ncdss_lib.prepare import writable
 
 #: A network: RGB picture -> saliency, float32 [H, W] in 0..1, at the picture's size.
 SoftMap = Callable[[Image.Image], np.ndarray]
@@ -140,9 +142,9 @@ def foreground_iou(some: np.ndarray, other: np.ndarray) -> float:
 
 def agreement(saliency_map: Path, mask: Path) -> float:
     """Foreground IoU of a map, or of none, with a mask of class ids; pixels of 255 are left out. Raises InputError."""
-    truth = read_indices(mask)
+    truth = read_labels(mask)
     known = truth != IGNORE
-    salient = read_indices(saliency_map)[known] > 0 if saliency_map.is_file() else np.zeros(np.count_nonzero(known), bool)
+    salient = read_labels(saliency_map)[known] > 0 if saliency_map.is_file() else np.zeros(np.count_nonzero(known), bool)
     return foreground_iou(salient, truth[known] > 0)
 
 
@@ -248,7 +250,7 @@ def _folder(path: Path, option: str) -> Path:
 
 def _listed(folder: Path, suffixes: tuple[str, ...], expected: str) -> dict[str, Path]:
     """The files of a folder by stem, sorted."""
-    return {stem: file.path for stem, file in sorted(list_files(folder, suffixes, expected).files.items())}
+    return dict(sorted(list_files(folder, suffixes, expected).files.items()))
 
 
 def _pictures_of(data_root: Path) -> Path:
@@ -294,7 +296,7 @@ def _verify(pictures: Mapping[str, Path], ready: Mapping[str, Path], truth: Mapp
     def source(stem: str) -> str:
         height, width = read_image(pictures[stem]).shape[:2]
         others = [(ready[stem], read_map)] if stem in ready else []
-        others += [(truth[stem], read_indices)] if stem in truth else []
+        others += [(truth[stem], read_labels)] if stem in truth else []
         for path, read in others:
             if (shape := read(path).shape) != (height, width):
                 raise InputError(

@@ -23,13 +23,13 @@ import numpy as np
 import pycocotools.mask as rle_masks
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
 
-from ncdss_lib.data.base import classes_in
 from ncdss_lib.data.coco20i import COCO_CLASSES, FOLDS, MASKS_NOTE, published_counts
-from ncdss_lib.data.files import SALIENCY, list_files, opened, read_indices
-from ncdss_lib.data.label_maps import write_labels
+from ncdss_lib.data.file_dataset import SALIENCY
+from ncdss_lib.data.image_files import in_threads, list_files, opened
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.errors import InputError, nearest
-from ncdss_lib.labels import IGNORE
-from ncdss_lib.prepare import in_threads, refuse_read_only, writing
+from ncdss_lib.prepare import refuse_read_only, writing
 from ncdss_lib.prepare.archives import Part, obtain
 from ncdss_lib.store import commit_folder, fingerprint, manifest, partial_folder
 
@@ -296,7 +296,7 @@ def _pictures(path: Path, parsed: _File, folder: Path, odd: Counter[str]) -> dic
     stems = {Path(image.file_name).stem: image for image in drawn}
     advice = "Get the images again, or the annotations that fit."
     files = list_files(folder, (".jpg",), LAYOUT).pick(list(stems), f"{path} annotates", advice)
-    return {stem: Picture(files[stem].path, image.height, image.width, things[image.id]) for stem, image in stems.items()}
+    return {stem: Picture(files[stem], image.height, image.width, things[image.id]) for stem, image in stems.items()}
 
 
 def _rle_problem(rle: dict[str, Any] | None, image: _Image) -> str | None:
@@ -390,7 +390,7 @@ def _draw(folder: Path, kind: str, pictures: Pictures, key: str) -> dict[str, tu
         stem, picture = item
         path, draft = into / f"{stem}.png", into / f".{stem}.png"
         if path.exists():
-            mask = read_indices(path)
+            mask = read_labels(path)
             if mask.shape != (picture.height, picture.width):
                 raise InputError(f"{path} has not the size of {picture.path}. Expected what was drawn: remove {into} and run again.")
         else:

@@ -19,13 +19,13 @@ import numpy as np
 from scipy.io import loadmat
 from tqdm.auto import tqdm
 
-from ncdss_lib.data.base import classes_in
-from ncdss_lib.data.files import SALIENCY, list_files, opened, read_indices, read_list
-from ncdss_lib.data.label_maps import write_labels
+from ncdss_lib.data.file_dataset import SALIENCY
+from ncdss_lib.data.image_files import in_threads, list_files, opened, read_list
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.data.pascal5i import FOLDS, MASKS, VOC_CLASSES, Pascal5i, published_counts
 from ncdss_lib.errors import InputError
-from ncdss_lib.labels import IGNORE
-from ncdss_lib.prepare import in_threads, refuse_read_only, writable, writing
+from ncdss_lib.prepare import refuse_read_only, writable, writing
 from ncdss_lib.prepare.archives import Part, obtain
 
 VOC = Part(
@@ -119,16 +119,16 @@ def _build(data_root: Path, voc_folder: Path, sbd_folder: Path) -> tuple[Pascal5
     from_sbd = list_files(sbd / "cls", (".mat",), SBD_LAYOUT).pick(
         [i for i in ids if i not in from_voc], f"beside VOC's own masks, the lists in {sbd} need those of", "Get SBD again."
     )
-    masks = {i: (from_sbd.get(i) or from_voc[i]).path for i in ids}
+    masks = {i: (from_sbd.get(i) or from_voc[i]) for i in ids}
     photos = list_files(voc / "JPEGImages", (".jpg",), VOC_LAYOUT).pick(ids, f"{sbd} and {sets} list", "Get VOC 2012 again.")
 
     def write(image_id: str) -> None:
-        mask = read_sbd_mask(masks[image_id]) if image_id in from_sbd else read_indices(masks[image_id])
-        _check(mask, masks[image_id], photos[image_id].path)
+        mask = read_sbd_mask(masks[image_id]) if image_id in from_sbd else read_labels(masks[image_id])
+        _check(mask, masks[image_id], photos[image_id])
         write_labels(partial / MASKS / f"{image_id}.png", mask)
         if image_id in own:
             write_labels(partial / "SegmentationClass" / f"{image_id}.png", mask)
-        _link(photos[image_id].path, partial / "images" / f"{image_id}.jpg")
+        _link(photos[image_id], partial / "images" / f"{image_id}.jpg")
 
     own = {*voc_train, *val}
     refuse_read_only(data_root)
