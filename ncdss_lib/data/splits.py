@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ncdss_lib.data.dataset import SegmentationData
@@ -31,6 +32,19 @@ def label_space(data: SegmentationData, fold: int) -> LabelSpace:
     return LabelSpace(tuple(data.classes), tuple(data.folds[fold]))
 
 
+def images_with(
+    classes: Iterable[int], presence: Mapping[str, tuple[int, ...]], ids: Iterable[str]
+) -> list[str]:
+    """Those of the images that hold one of the classes; one pixel is enough.
+
+    Args:
+        classes: original ids.
+        presence: image id -> original ids of its classes.
+    """
+    wanted = set(classes)
+    return [i for i in ids if not wanted.isdisjoint(presence[i])]
+
+
 def make_splits(
     data: SegmentationData, labels: LabelSpace, *, base_list: str = "published"
 ) -> Splits:
@@ -47,18 +61,16 @@ def make_splits(
     if base_list not in BASE_LISTS:
         raise InputError(f"data.base_list={base_list!r}: {nearest(base_list, BASE_LISTS)}")
 
-    # one pixel of a class is enough
+    # an image may hold both kinds of classes; its base classes are known, then unlabelled
     presence = data.presence()
-    novel = [i for i in data.train_ids if not set(labels.novel_ids).isdisjoint(presence[i])]
-    any_base = [i for i in data.train_ids if not set(labels.base_ids).isdisjoint(presence[i])]
+    novel = images_with(labels.novel_ids, presence, data.train_ids)
+    any_base = images_with(labels.base_ids, presence, data.train_ids)
     unlabelled = set(novel)
     base = [i for i in data.train_ids if i not in unlabelled]
 
-    # a fold needs both kinds
-    for kind, ids, names in (
-        ("novel", novel, labels.novel_names),
-        ("base", any_base, labels.base_names),
-    ):
+    # a fold needs both
+    found = {"novel": (novel, labels.novel_names), "base": (any_base, labels.base_names)}
+    for kind, (ids, names) in found.items():
         if not ids:
             raise InputError(
                 f"no {kind} image: none of the {len(data.train_ids)} training masks of {data.name} "

@@ -19,10 +19,11 @@ import cv2
 import numpy as np
 import pycocotools.mask as rle_masks
 
-from ncdss_lib.data.coco20i import FOLDS, MASKS_NOTE, published_counts
+from ncdss_lib.data.coco20i import COCO_CLASSES, FOLDS, MASKS_NOTE, published_counts
 from ncdss_lib.data.image_files import in_threads, whole_file, write_list
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels, write_labels
+from ncdss_lib.data.splits import images_with
 from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.prepare import counts_table, next_step, refuse_read_only, writing
 from ncdss_lib.prepare.archives import Part, obtain
@@ -108,7 +109,7 @@ RULES: dict[str, Callable[[Picture], np.ndarray]] = {
     "published": published_mask,
     "complete": complete_mask,
 }
-FoldLists = dict[int, dict[str, dict[str, list[str]]]]  # by fold, split, and "base" or "novel"
+Lists = dict[str, list[str]]  # stems by the path of a list below ``sets``, without suffix
 
 
 # ------------------------------------------------------------------------------------ the command
@@ -154,29 +155,24 @@ def prepare(
             in_threads(check_size, list(pictures[split].values()), "checking photos")
         key = fingerprint([RULES_VERSION, digests])
         presence = [_draw(data_root / f"masks_{kind}", kind, pictures, key) for kind in masks]
-        lists = fold_lists(presence[0], pictures)
-        _write_lists(data_root / "sets", pictures, lists, fingerprint([key, masks[0]]))
-    return _summary(data_root, masks, pictures, lists, odd)
+        lists = make_lists(presence[0], pictures)
+        _write_lists(data_root / "sets", lists, fingerprint([key, masks[0]]))
+    return _summary(data_root, masks, lists, odd)
 
 
-def fold_lists(presence: Mapping[str, tuple[int, ...]], pictures: Pictures) -> FoldLists:
-    """The lists of each fold and split, sorted. They overlap.
+def make_lists(presence: Mapping[str, tuple[int, ...]], pictures: Pictures) -> Lists:
+    """All images of each split; of each fold those with a base and those with a novel class.
 
     Args:
         presence: stem -> labels in its mask.
-
-    Returns:
-        ``base``: images with a base class; ``novel``: with a novel class.
     """
-    lists: FoldLists = {}
+    lists = {f"{split}2014": sorted(pictures[split]) for split in SPLITS}
     for fold, novel in FOLDS.items():
-        lists[fold] = {}
+        base = set(range(1, len(COCO_CLASSES) + 1)) - set(novel)
         for split in SPLITS:
-            stems = sorted(pictures[split])
-            lists[fold][split] = {
-                "base": [stem for stem in stems if set(presence[stem]) - set(novel)],
-                "novel": [stem for stem in stems if set(presence[stem]) & set(novel)],
-            }
+            stems = lists[f"{split}2014"]
+            lists[f"fold{fold}/{split}/base"] = images_with(base, presence, stems)
+            lists[f"fold{fold}/{split}/novel"] = images_with(novel, presence, stems)
     return lists
 
 
@@ -240,42 +236,34 @@ def _draw(folder: Path, kind: str, pictures: Pictures, key: str) -> dict[str, tu
     return dict(zip(everything, classes, strict=True))
 
 
-def _write_lists(sets: Path, pictures: Pictures, lists: FoldLists, key: str) -> None:
+def _write_lists(sets: Path, lists: Lists, key: str) -> None:
     if manifest(sets).get("key") == key:
         return
     partial = partial_folder(sets, key)
-    for split in SPLITS:
-        write_list(partial / f"{split}2014.txt", sorted(pictures[split]))
-        for fold in lists:
-            for name, stems in lists[fold][split].items():
-                write_list(partial / f"fold{fold}" / split / f"{name}.txt", stems)
+    for name, stems in lists.items():
+        write_list(partial / f"{name}.txt", stems)
     commit_folder(partial, sets, {"made_by": MADE_BY, "key": key})
 
 
-def _summary(
-    data_root: Path,
-    masks: Sequence[str],
-    pictures: Pictures,
-    lists: FoldLists,
-    odd: Mapping[str, int],
-) -> str:
-    # all images of a split, then the lists of each fold
-    rows = []
-    for split, published in published_counts(0).items():
-        rows.append((f" | {split} | all", len(pictures[split]), published["union"]))
-    for fold in lists:
+def _summary(data_root: Path, masks: Sequence[str], lists: Lists, odd: Mapping[str, int]) -> str:
+    train, val = len(lists["train2014"]), len(lists["val2014"])
+    rows = [
+        (" | train | all", train, published_counts(0)["train"]["union"]),
+        (" | val | all", val, published_counts(0)["val"]["union"]),
+    ]
+    for fold in FOLDS:
         for split, published in published_counts(fold).items():
-            base, novel = (set(lists[fold][split][name]) for name in ("base", "novel"))
-            counts = {"base": len(base), "novel": len(novel), "overlap": len(base & novel)}
-            for name, ours in counts.items():
-                rows.append((f"{fold} | {split} | {name}", ours, published[name]))
+            base = lists[f"fold{fold}/{split}/base"]
+            novel = lists[f"fold{fold}/{split}/novel"]
+            both = set(base) & set(novel)
+            for name, stems in (("base", base), ("novel", novel), ("overlap", both)):
+                rows.append((f"{fold} | {split} | {name}", len(stems), published[name]))
     kinds = "; ".join(MASKS_NOTE[kind] for kind in masks)
     lines = [
         f"# COCO-20i in {data_root}",
         "",
-        f"Verified: {len(pictures['train']):,} training and {len(pictures['val']):,} validation "
-        f"images with masks of their size: {kinds}. The lists of the folds count classes in the "
-        f"{masks[0]} masks.",
+        f"Verified: {train:,} training and {val:,} validation images with masks of their size: "
+        f"{kinds}. The lists of the folds count classes in the {masks[0]} masks.",
         "",
         *counts_table("fold | split | list", rows),
         "",

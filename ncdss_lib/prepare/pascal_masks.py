@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ from ncdss_lib.data.image_files import (
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.data.pascal5i import FOLDS, MASKS, VOC_CLASSES, Pascal5i, published_counts
+from ncdss_lib.data.splits import images_with, label_space
 from ncdss_lib.errors import InputError
 from ncdss_lib.prepare import counts_table, next_step, refuse_read_only, writable, writing
 from ncdss_lib.prepare.archives import Part, obtain
@@ -103,39 +103,26 @@ def prepare(data_root: Path, *, sources: Path | None = None, download: bool = Fa
                 data_root, voc / "VOCdevkit/VOC2012", sbd / "benchmark_RELEASE/dataset"
             )
             notes.append(origin)
-        presence = data.presence()
-        lists = {
-            fold: fold_lists(presence, data.train_ids, data.val_ids, novel)
-            for fold, novel in FOLDS.items()
-        }
+        lists = {fold: fold_lists(data, fold) for fold in FOLDS}
         notes.append(_write_fold_lists(data_root / "sets", lists))
     return _summary(data_root, data, lists, " ".join(notes))
 
 
-def fold_lists(
-    presence: Mapping[str, tuple[int, ...]],
-    train: list[str],
-    val: list[str],
-    novel: tuple[int, ...],
-) -> dict[str, list[str]]:
-    """The lists of one fold; one pixel of a class is enough.
-
-    Args:
-        presence: image id -> original ids of its classes.
-        novel: original ids of the novel classes of the fold.
+def fold_lists(data: Pascal5i, fold: int) -> dict[str, list[str]]:
+    """The lists of one fold, sorted.
 
     Returns:
         ``novel``: training images with a novel class; ``base``: without one; ``base_train``: with a
-        base class; ``base_val``: validation images with a base class. Sorted as ``train`` and
-        ``val`` are.
+        base class; ``base_val``: validation images with a base class.
     """
-    has_novel = {i for i in train if set(presence[i]) & set(novel)}
-    has_base = {i for i in (*train, *val) if set(presence[i]) - set(novel)}
+    labels = label_space(data, fold)
+    presence = data.presence()
+    novel = images_with(labels.novel_ids, presence, data.train_ids)
     return {
-        "novel": [i for i in train if i in has_novel],
-        "base": [i for i in train if i not in has_novel],
-        "base_train": [i for i in train if i in has_base],
-        "base_val": [i for i in val if i in has_base],
+        "novel": novel,
+        "base": sorted(set(data.train_ids) - set(novel)),
+        "base_train": images_with(labels.base_ids, presence, data.train_ids),
+        "base_val": images_with(labels.base_ids, presence, data.val_ids),
     }
 
 
