@@ -71,21 +71,11 @@ class OwnImages(FileDataset):
         root = data_folder(root, self.name, LAYOUT)
 
         # classes
-        base = read_names(root / "classes.txt")
-        self.classes = (*base, *novel_names(root, num_novel))
+        base, novel = read_classes(root, num_novel)
+        self.classes = (*base, *novel)
         self.folds = {0: tuple(range(len(base) + 1, len(self.classes) + 1))}
         self._num_base = len(base)
         self._novel_are_named = (root / "novel_classes.txt").is_file()
-        if twice := [name for name, times in Counter(self.classes).items() if times > 1]:
-            raise InputError(
-                f"{root}: the class {twice[0]!r} is named more than once. Give each class one "
-                "line, base or novel."
-            )
-        if len(self.classes) >= IGNORE:
-            raise InputError(
-                f"{root} has {len(self.classes)} classes. Expected at most {IGNORE - 1}, base and "
-                "novel: masks have 8 bits."
-            )
 
         # training images: labelled ones with masks, and unlabelled ones
         labelled = list_photos(root / "images")
@@ -154,6 +144,27 @@ class OwnImages(FileDataset):
         if image_id in self._unlabelled:
             return self.folds[0]
         return super().classes_of(image_id)
+
+
+def read_classes(root: Path, num_novel: int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the base classes and of the novel ones, all different.
+
+    Raises:
+        InputError: for a bad list, a name that is there twice, or more classes than 8 bits hold.
+    """
+    base = read_names(root / "classes.txt")
+    novel = novel_names(root, num_novel)
+    if twice := [name for name, times in Counter((*base, *novel)).items() if times > 1]:
+        raise InputError(
+            f"{root}: the class {twice[0]!r} is named more than once. Give each class one line, "
+            "base or novel."
+        )
+    if (count := len(base) + len(novel)) >= IGNORE:
+        raise InputError(
+            f"{root} has {count} classes. Expected at most {IGNORE - 1}, base and novel: masks "
+            "have 8 bits."
+        )
+    return base, novel
 
 
 def read_names(path: Path) -> tuple[str, ...]:

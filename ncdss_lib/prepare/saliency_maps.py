@@ -319,15 +319,15 @@ def _make(
     """
     # what an interrupted attempt finished, then what is in the folder
     partial = store.partial_folder(out, store.fingerprint(settings))
-    rows = {stem: row for stem, row in _rows(partial).items() if row.source == sources.get(stem)}
+    rows = _still_valid(_rows(partial), sources)
     for path in partial.glob("*.png"):
         if path.stem not in rows:
             path.unlink()
-    for stem, row in earlier.items():
-        if stem not in rows and row.source == sources.get(stem):
+    for stem, row in _still_valid(earlier, sources).items():
+        if stem not in rows:
+            rows[stem] = row
             if row.share:
                 shutil.copyfile(out / f"{stem}.png", partial / f"{stem}.png")
-            rows[stem] = row
     kept = len(rows)
     _write_rows(partial, rows)
 
@@ -365,6 +365,11 @@ def _rows(folder: Path) -> Rows:
                 if share == "0.0" or (folder / f"{stem}.png").is_file():
                     rows[stem] = Row(float(share), source)
     return rows
+
+
+def _still_valid(rows: Rows, sources: Mapping[str, str]) -> Rows:
+    """The rows of images that are what they were."""
+    return {stem: row for stem, row in rows.items() if row.source == sources.get(stem)}
 
 
 def _write_rows(folder: Path, rows: Rows) -> None:
