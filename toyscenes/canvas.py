@@ -159,10 +159,8 @@ class Canvas:
     ) -> None:
         self.rng, self.light, self.detail = rng, light, detail
         reach = self.REACH * pose.scale * max(pose.stretch, 1 / pose.stretch) * size
-        self.left, self.top = (
-            int(pose.x * size - reach) - 1,
-            int(pose.y * size - reach) - 1,
-        )  # in image pixels
+        self.left = int(pose.x * size - reach) - 1  # in image pixels
+        self.top = int(pose.y * size - reach) - 1
         side = (int(2 * reach) + 4) * detail
         self._matrix = pose.matrix * size * detail
         self._centre = (np.array([pose.x, pose.y]) * size - (self.left, self.top)) * detail

@@ -969,9 +969,8 @@ def umbrella(c: Canvas) -> None:
     c.line([(0, rim - high - 0.1), (0, 0.8)], pole, 0.07)
     c.line(curve([(0, 0.75), (0.02, 1.0), (0.16, 1.05), (0.28, 0.88)], closed=False), pole, 0.1)
     arch = ellipse(0, rim, wide, high, 180, 360)
-    tips = (
-        np.cos(np.pi * np.arange(ribs + 1) / ribs) * wide
-    )  # where the ribs end, from right to left
+    # where the ribs end, from right to left
+    tips = np.cos(np.pi * np.arange(ribs + 1) / ribs) * wide
     scallops = [
         ellipse((a + b) / 2, rim, (a - b) / 2, 0.1, 0, -180)[::4] for a, b in pairwise(tips)
     ]

@@ -19,20 +19,16 @@ def noise(
     """
     total = np.zeros((size, size), np.float32)
     for k, cells in enumerate(octaves):
-        grid = rng.uniform(
-            -1, 1, (max(2, cells // stretch[0]), max(2, cells // stretch[1]))
-        ).astype(np.float32)
-        total += 0.6**k * np.asarray(
-            Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC)
-        )
+        shape = (max(2, cells // stretch[0]), max(2, cells // stretch[1]))
+        grid = Image.fromarray(rng.uniform(-1, 1, shape).astype(np.float32))
+        total += 0.6**k * np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
     return total
 
 
 def blend(low: Colour, high: Colour, weight: np.ndarray) -> np.ndarray:
     """Colour ``low`` where weight [S, S] is 0, ``high`` where it is 1. float32 [S, S, 3]."""
-    return np.asarray(low, np.float32) + np.clip(weight, 0, 1).astype(np.float32)[
-        ..., None
-    ] * np.asarray(high - low, np.float32)
+    share = np.clip(weight, 0, 1).astype(np.float32)[..., None]
+    return np.asarray(low, np.float32) + share * np.asarray(high - low, np.float32)
 
 
 SKIES: tuple[tuple[Palette, Palette], ...] = (  # above, at the horizon
@@ -67,9 +63,8 @@ class Grid:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.x = (
-            (np.arange(size, dtype=np.float32)[None] + 0.5) / size * np.ones((size, 1), np.float32)
-        )
+        centres = (np.arange(size, dtype=np.float32)[None] + 0.5) / size
+        self.x = centres * np.ones((size, 1), np.float32)
         self.y = self.x.T
 
 
@@ -102,9 +97,8 @@ def landscape(rng: np.random.Generator, g: Grid, horizon: float) -> np.ndarray:
     for k in range(rng.integers(0, 3)):
         ridge = horizon - rng.uniform(0.02, 0.16) + 0.07 * noise(rng, g.size, 3, 6, 16)[0]
         if rng.random() < 0.25:
-            ridge = (
-                horizon - rng.uniform(0.02, 0.25, 12)[(12 * g.x[0]).astype(int)]
-            )  # roofs of a town
+            roofs = rng.uniform(0.02, 0.25, 12)  # of a town
+            ridge = horizon - roofs[(12 * g.x[0]).astype(int)]
         hill = blend(soil * rng.uniform(0.5, 0.9), haze, np.full(g.y.shape, 0.6 - 0.25 * k))
         image = np.where(
             (g.y > ridge)[..., None],

@@ -58,9 +58,8 @@ def simulate_saliency(
             y, x = (np.argwhere(distractors)[int(rng.random() * distractors.sum())] + 0.5) / size
         g = Grid(size)
         salient[(g.x - x) ** 2 + (g.y - y) ** 2 < rng.uniform(0.06, 0.16) ** 2] = 1
-    soft = ndimage.gaussian_filter(salient, 0.03 * size, truncate=2) + ragged * noise(
-        rng, size, 3, 6, 12, 24
-    )
+    soft = ndimage.gaussian_filter(salient, 0.03 * size, truncate=2)
+    soft = soft + ragged * noise(rng, size, 3, 6, 12, 24)
     return drop_small_components(soft > rng.uniform(0.35, 0.7), min_share)
 
 

@@ -1,6 +1,6 @@
 """COCO's annotation files: read once, checked, and kept as arrays.
 
-pycocotools' own reader takes twice the memory and checks nothing.
+pycocotools' own reader takes half as much memory again and checks nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -129,23 +130,22 @@ def read_annotations(data_root: Path) -> tuple[Pictures, Counter[str], list[str]
 
 
 def _parse(path: Path, content: bytes) -> _File:
-    """An annotation file, whose annotations become arrays as soon as they are read.
-
-    A whole file of lists of numbers takes several times the memory.
-    """
-
-    def compact(node: dict[str, Any]) -> Any:
-        return _thing(path, node) if "segmentation" in node else node
-
+    """An annotation file, checked."""
     try:
-        return _File.model_validate(json.loads(content, object_hook=compact))
+        return _File.model_validate(json.loads(content, object_hook=partial(_compact, path)))
     except ValidationError as error:
         raise _wrong(path, _first(error)) from error
     except ValueError as error:
         raise _wrong(path, f"no valid JSON ({error})") from error
 
 
-def _thing(path: Path, node: dict[str, Any]) -> Thing:
+def _compact(path: Path, node: dict[str, Any]) -> Any:
+    """Make an annotation a :class:`Thing` as soon as it is read; leave any other node as it is.
+
+    A whole file of lists of numbers takes several times the memory.
+    """
+    if "segmentation" not in node:
+        return node
     try:
         read = _Annotation.model_validate(node)
     except ValidationError as error:

@@ -246,7 +246,8 @@ def _write_lists(sets: Path, lists: Lists, key: str) -> None:
 
 
 def _summary(data_root: Path, masks: Sequence[str], lists: Lists, odd: Mapping[str, int]) -> str:
-    train, val = len(lists["train2014"]), len(lists["val2014"])
+    train = len(lists["train2014"])
+    val = len(lists["val2014"])
     rows = [
         (" | train | all", train, published_counts(0)["train"]["union"]),
         (" | val | all", val, published_counts(0)["val"]["union"]),
