@@ -71,4 +71,4 @@ lab: env ## JupyterLab on the notebooks; a double click opens their .md files as
 
 clean: ## remove the built book and caches; keeps runs and the environment
 	rm -rf _build .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find ncdss_lib notebooks tests book -name __pycache__ -type d -prune -exec rm -rf {} +
+	find ncdss_lib toyscenes notebooks tests book -name __pycache__ -type d -prune -exec rm -rf {} +

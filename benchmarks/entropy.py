@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from benchmarks import published
 from benchmarks.measure import Figure, faster, interleaved, main
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.stages.entropy_ranking import region_entropy
 

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import published
 from benchmarks.measure import Figure, faster, interleaved, main
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.inference import predict
 from ncdss_lib.metrics import Scores, score

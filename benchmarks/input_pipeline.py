@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 
 from benchmarks import published
 from benchmarks.measure import Figure, faster, interleaved, main
-from ncdss_lib.data.base import label_space, read_truth
+from ncdss_lib.data.dataset import read_truth
 from ncdss_lib.data.pascal5i import Pascal5i
+from ncdss_lib.data.splits import label_space
 from ncdss_lib.data.views import ImageViews, Source
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.recipes import Data, Model

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import published
 from benchmarks.measure import Figure, faster, interleaved, main, peak_bytes
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.stages.clustering import adjoint_mask, masked_prototype
 

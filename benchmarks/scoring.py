@@ -8,10 +8,11 @@ import torch.nn.functional as F
 
 from benchmarks import published
 from benchmarks.measure import Figure, faster, interleaved, main
-from ncdss_lib.data.base import label_space, read_truth
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.dataset import read_truth
+from ncdss_lib.data.label_space import LabelSpace
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
-from ncdss_lib.labels import LabelSpace
+from ncdss_lib.data.splits import label_space
 from ncdss_lib.metrics import Scores, confusion_matrix, score
 
 Maps = list[np.ndarray]

@@ -17,9 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import published
 from benchmarks.measure import Figure, faster, interleaved, main
-from ncdss_lib.data.base import label_space, read_truth
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.dataset import read_truth
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
+from ncdss_lib.data.splits import label_space
 from ncdss_lib.data.views import resize_image
 from ncdss_lib.models.segmenter import build_segmenter
 from ncdss_lib.recipes import BaseTraining, Compute, Model

@@ -202,7 +202,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         os.environ["NCDSS_DEBUG"] = "1"
     from ncdss_lib.batch import parse_options, reproduce
     from ncdss_lib.data import open_dataset
-    from ncdss_lib.data.base import label_space
+    from ncdss_lib.data.splits import label_space
     from ncdss_lib.recipes import load_recipe
     from ncdss_lib.report import report_tables
 
@@ -229,19 +229,19 @@ def _prepare(options: argparse.Namespace) -> None:
         raise InputError("prepare needs the data set's folder: --data-root DIR, or $NCDSS_DATA_ROOT.")
     place, sources = Path(root).expanduser(), getattr(options, "sources", None)
     if options.kind == "pascal5i":
-        from ncdss_lib.prepare import pascal5i
+        from ncdss_lib.prepare import pascal_masks
 
-        print(pascal5i.prepare(place, sources=sources and Path(sources), download=options.download))
+        print(pascal_masks.prepare(place, sources=sources and Path(sources), download=options.download))
     elif options.kind == "coco20i":
-        from ncdss_lib.prepare import coco20i
+        from ncdss_lib.prepare import coco_masks
 
-        print(coco20i.prepare(place, sources=sources and Path(sources), download=options.download, masks=options.masks))
+        print(coco_masks.prepare(place, sources=sources and Path(sources), download=options.download, masks=options.masks))
     else:
-        from ncdss_lib.prepare import saliency
+        from ncdss_lib.prepare import saliency_maps
 
         images, out, maps = (value and Path(value) for value in (options.images, options.out, options.maps))
         print(
-            saliency.prepare(
+            saliency_maps.prepare(
                 place, images=images, out=out, model=options.model, maps=maps, threshold=options.threshold, min_area=options.min_area
             )
         )

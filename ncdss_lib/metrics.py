@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ncdss_lib.labels import IGNORE, LabelSpace
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
 
 UNMATCHED = -1  # the class of a cluster that a matching leaves over: its pixels count as errors
 

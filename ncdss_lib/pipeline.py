@@ -24,10 +24,11 @@ from safetensors.torch import load_file
 
 from ncdss_lib import __version__
 from ncdss_lib.data import open_dataset
-from ncdss_lib.data.base import SegmentationData, Splits, label_space, make_splits, read_truth
+from ncdss_lib.data.dataset import SegmentationData, read_truth
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.data.splits import Splits, label_space, make_splits
 from ncdss_lib.data.views import VIEW_NAMES, FeatureViews, ImageViews, Views, feature_cache_key, load_view
 from ncdss_lib.errors import InputError, RunError, nearest
-from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.models.encoders import Encoder, weights_stamp
 from ncdss_lib.models.feature_cache import FeatureCache, build_cache
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter

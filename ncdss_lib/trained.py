@@ -25,16 +25,16 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from ncdss_lib.data import open_dataset
-from ncdss_lib.data.base import label_space
 from ncdss_lib.data.coco20i import Coco20i
-from ncdss_lib.data.files import list_files, opened
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.image_files import list_files, opened
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import Look, class_look, cluster_look, paint, to_hex
 from ncdss_lib.data.pascal5i import Pascal5i
+from ncdss_lib.data.splits import label_space
 from ncdss_lib.data.toyscenes import ToyScenes
 from ncdss_lib.data.views import resize_image
 from ncdss_lib.errors import InputError
-from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, read_checkpoint
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter, upsample
 from ncdss_lib.pipeline import Run
@@ -419,7 +419,7 @@ def _pictures(images: Path) -> list[Path]:
     if images.is_file():
         paths = [images]
     elif images.is_dir():
-        paths = sorted(file.path for file in list_files(images, PICTURES, "pictures").files.values())
+        paths = sorted(list_files(images, PICTURES, "pictures").files.values())
     else:
         raise InputError(f"--images {images} is neither a folder nor a file. Check the path.")
     if not paths:

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.views import LoadEpoch, Source
 from ncdss_lib.errors import InputError, RunError
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.recipes import Training
 from ncdss_lib.runtime import Batches, Runtime, sum_over_processes, world_size
 

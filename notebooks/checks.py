@@ -23,9 +23,10 @@ import torch
 from IPython.display import Markdown
 from torch import Tensor, nn
 
-from ncdss_lib.data.base import SegmentationData, make_splits
-from ncdss_lib.data.label_maps import resize_labels
-from ncdss_lib.labels import IGNORE, LabelSpace
+from ncdss_lib.data.dataset import SegmentationData
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.data.masks import resize_labels
+from ncdss_lib.data.splits import make_splits
 from ncdss_lib.metrics import (
     UNMATCHED,
     iou_per_class,

@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from sklearn.decomposition import PCA
 
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import (
     BAD,
     GOOD,
@@ -27,7 +28,6 @@ from ncdss_lib.data.palette import (
     cluster_colour,
     to_hex,
 )
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import (
     UNMATCHED,
     Scores,

@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ncdss_lib.data.base import classes_in
-from ncdss_lib.data.label_maps import read_labels, write_labels
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.data.palette import class_look, rgb
-from ncdss_lib.data.toyscenes import CLASSES, render_scene
-from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.viz.figures import Drawing, Panel, grid, overlay
+from toyscenes import CLASSES, render_scene
 
 BASE = (1, 8, 12)  # ids of toyscenes: three classes that are labelled
 NOVEL = (14, 20)  # and two that are not
@@ -27,7 +26,7 @@ def draw_collection(
 ) -> None:
     """Draw toy scenes of five classes in the layout of a folder data set, unless that was done.
 
-    The layout is that of :mod:`ncdss_lib.data.folder`.
+    The layout is that of :mod:`ncdss_lib.data.own_images`.
 
     Args:
         labelled, unlabelled, val: numbers of images; unlabelled ones hold a novel class each,

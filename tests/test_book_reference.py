@@ -52,7 +52,7 @@ def automodule(name: str) -> str:
 
 
 def test_a_documented_class_is_linked_settings_are_listed_and_foreign_members_are_left_out(tmp_path):
-    modules = ("recipes", "prepare.coco20i", "data.coco20i", "data.base", "labels")
+    modules = ("recipes", "prepare.coco_masks", "data.coco20i", "data.dataset", "data.label_space")
     text = "# Page\n" + "".join(automodule(f"ncdss_lib.{name}").replace("# Page", f"## {name}") for name in modules)
     status, warnings, page = build(tmp_path, '"api_reference"', text)
     assert (status, warnings) == (0, "")
@@ -67,10 +67,10 @@ def test_a_documented_class_is_linked_settings_are_listed_and_foreign_members_ar
 
 @pytest.mark.parametrize("role", ["func", "meth", "class"])
 def test_a_name_of_ours_that_leads_nowhere_is_a_warning(tmp_path, role):
-    text = automodule("ncdss_lib.labels") + f"\n{{py:{role}}}`ncdss_lib.labels.gone`\n"
+    text = automodule("ncdss_lib.data.label_space") + f"\n{{py:{role}}}`ncdss_lib.data.label_space.gone`\n"
     status, warnings, _ = build(tmp_path, '"api_reference"', text)
     assert status != 0
-    assert "ncdss_lib.labels.gone" in warnings
+    assert "ncdss_lib.data.label_space.gone" in warnings
 
 
 STATUS = "# Page\n\n" + "\n\n".join(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ncdss_lib.pipeline import open_run
-from ncdss_lib.prepare import coco20i
+from ncdss_lib.prepare import coco_masks
 from ncdss_lib.store import read_json
 from tests.conftest import REPO, TINY_LAPTOP
 from tests.data.fake_coco import make_toy_coco
@@ -19,7 +19,7 @@ COCO_MINI = Path(os.environ.get("NCDSS_SHARED_DATA", REPO.parent / "shared" / "d
 
 def test_coco_scenes_go_through_every_stage_with_forty_clusters(tmp_path):
     make_toy_coco(tmp_path / "coco", train=220, val=16, size=64)
-    coco20i.prepare(tmp_path / "coco")
+    coco_masks.prepare(tmp_path / "coco")
     report = read_json(open_run("coco20i", str(tmp_path / "coco"), 2, 0, "laptop", str(tmp_path / "run"), TINY_LAPTOP).write_report())
     assert {name: model["clusters"] for name, model in report["models"].items()} == {"base": 0, "basic": 20, "basic_oc": 40, "eums": 40}
     assert len(report["classes"]["base"]) == 60
@@ -34,7 +34,7 @@ def test_real_coco_photos_go_through_every_stage_with_ten_clusters(masks, tmp_pa
     root = tmp_path / "coco"
     root.mkdir()
     (root / "saliency_supervised_model").symlink_to(COCO_MINI / "saliency_supervised_model")
-    coco20i.prepare(root, sources=COCO_MINI)
+    coco_masks.prepare(root, sources=COCO_MINI)
     settings = [*TINY_LAPTOP, "clustering.num_clusters=10", "clustering.min_area_fraction=0", f"data.coco_masks={masks}"]
     report = read_json(open_run("coco20i", str(root), 3, 0, "laptop", str(tmp_path / "run"), settings).write_report())
     assert {name: model["clusters"] for name, model in report["models"].items()} == {"base": 0, "basic": 20, "basic_oc": 10, "eums": 10}

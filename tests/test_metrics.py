@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncdss_lib.labels import LabelSpace
+from ncdss_lib.data.label_space import LabelSpace
 from ncdss_lib.metrics import (
     UNMATCHED,
     confusion_matrix,

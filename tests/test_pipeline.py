@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ncdss_lib.data.label_maps import read_labels, resize_labels
+from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.inference import load_model
 from ncdss_lib.pipeline import STAGES, Run

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sphinx.cmd.build import build_main
 
-from ncdss_lib.labels import LabelSpace
+from ncdss_lib.data.label_space import LabelSpace
 from ncdss_lib.metrics import match_clusters, pairwise_iou, score
 from ncdss_lib.report import ABLATION, PAPER
 

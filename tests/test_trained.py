@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ncdss_lib import trained
 from ncdss_lib.data.coco20i import COCO_CLASSES
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import class_look, cluster_look, to_hex
 from ncdss_lib.data.pascal5i import VOC_CLASSES
 from ncdss_lib.data.views import resize_image

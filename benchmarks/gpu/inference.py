@@ -15,7 +15,7 @@ import torch
 from benchmarks import published
 from benchmarks.gpu import FOLD, Kit, Row
 from benchmarks.gpu.timing import peak_gb, reset_peak, seconds_of, synchronize
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.inference import predict
 from ncdss_lib.pipeline import Run
 from ncdss_lib.recipes import load_recipe

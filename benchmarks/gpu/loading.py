@@ -18,7 +18,8 @@ from torchvision.transforms import v2
 
 from benchmarks.gpu import FOLD, Kit, Row
 from benchmarks.gpu.timing import seconds_of
-from ncdss_lib.data.base import label_space, read_truth
+from ncdss_lib.data.dataset import read_truth
+from ncdss_lib.data.splits import label_space
 from ncdss_lib.data.views import ImageViews, Source
 from ncdss_lib.recipes import Data
 from ncdss_lib.runtime import Runtime

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ncdss_lib.data.label_maps import resize_labels, write_labels
+from ncdss_lib.data.masks import resize_labels, write_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 
 ROOT = Path(__file__).resolve().parents[2]

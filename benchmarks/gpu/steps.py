@@ -25,7 +25,8 @@ from benchmarks import needs, published
 from benchmarks.gpu import FOLD, Kit, Row
 from benchmarks.gpu.machine import convolution_rate
 from benchmarks.gpu.timing import peak_gb, reset_peak, synchronize
-from ncdss_lib.data.base import label_space, read_truth
+from ncdss_lib.data.dataset import read_truth
+from ncdss_lib.data.splits import label_space
 from ncdss_lib.data.views import ImageViews, LoadEpoch, Source
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.models.teacher import make_teacher

@@ -66,8 +66,8 @@ def draw_card(path: Path, title: str) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
+    from ncdss_lib.data.label_space import LabelSpace
     from ncdss_lib.data.palette import cluster_look, paint
-    from ncdss_lib.labels import LabelSpace
 
     rows, columns = np.mgrid[:420, :420]
     labels = np.zeros((420, 420), np.uint8)

@@ -1,11 +1,11 @@
-"""Data sets with one small interface, their splits, and the views that training and inference take of them."""
+"""Data sets with one small interface, their folds, and the views that networks see of them."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from ncdss_lib.data.base import SegmentationData
+from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.recipes import Data
 
@@ -25,30 +25,37 @@ def open_dataset(
     Args:
         data_root: folder of the data; None takes ``$NCDSS_DATA_ROOT``. Toyscenes needs none.
         cache_dir: where class tables and rendered scenes are kept.
-        config: the recipe's ``data`` section, which chooses among masks (``val_masks``, ``coco_masks``) and tells ``num_novel``;
-            None takes the published choices.
-        needs_saliency: False opens data without any saliency map too, to evaluate or to make the maps.
+        config: the recipe's ``data`` section; None takes the published choices.
+        needs_saliency: False opens data without saliency maps too, to evaluate or to make them.
 
     Raises:
         InputError: unknown name, or the folder is not as the data set expects it.
     """
-    config, root = config or Data(), data_root or os.environ.get("NCDSS_DATA_ROOT")
+    config = config or Data()
+    root = data_root or os.environ.get("NCDSS_DATA_ROOT")
     if config.num_novel is not None and name in DATASETS and name != "folder":
-        raise InputError(f"data.num_novel={config.num_novel} is for --dataset folder: {name} knows its novel classes. Drop the override.")
-    if name == "toyscenes":
-        from ncdss_lib.data.toyscenes import ToyScenes
+        raise InputError(
+            f"data.num_novel={config.num_novel} is for --dataset folder: {name} knows its novel "
+            "classes. Drop the override."
+        )
+    match name:
+        case "toyscenes":
+            from ncdss_lib.data.toyscenes import ToyScenes
 
-        return ToyScenes(cache_dir)
-    if name == "pascal5i":
-        from ncdss_lib.data.pascal5i import Pascal5i
+            return ToyScenes(cache_dir)
+        case "pascal5i":
+            from ncdss_lib.data.pascal5i import Pascal5i
 
-        return Pascal5i(root, cache_dir, val_masks=config.val_masks, needs_saliency=needs_saliency)
-    if name == "coco20i":
-        from ncdss_lib.data.coco20i import Coco20i
+            masks = config.val_masks
+            return Pascal5i(root, cache_dir, val_masks=masks, needs_saliency=needs_saliency)
+        case "coco20i":
+            from ncdss_lib.data.coco20i import Coco20i
 
-        return Coco20i(root, cache_dir, masks=config.coco_masks, needs_saliency=needs_saliency)
-    if name == "folder":
-        from ncdss_lib.data.folder import Folder
+            kind = config.coco_masks
+            return Coco20i(root, cache_dir, masks=kind, needs_saliency=needs_saliency)
+        case "folder":
+            from ncdss_lib.data.own_images import OwnImages
 
-        return Folder(root, cache_dir, num_novel=config.num_novel, needs_saliency=needs_saliency)
+            novel = config.num_novel
+            return OwnImages(root, cache_dir, num_novel=novel, needs_saliency=needs_saliency)
     raise InputError(f"unknown data set {name!r} (--dataset): {nearest(name, DATASETS)}")

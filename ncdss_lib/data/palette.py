@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ncdss_lib.labels import BACKGROUND, IGNORE, LabelSpace
+from ncdss_lib.data.label_space import BACKGROUND, IGNORE, LabelSpace
 
 # Chosen by a search that maximises the smallest distance in OKLab, seen normally and with simulated
 # deuteranopia, protanopia and tritanopia (Machado et al. 2009); the order keeps each fold's five

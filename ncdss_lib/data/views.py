@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import ColorJitter
 
-from ncdss_lib.data.base import SegmentationData
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.dataset import SegmentationData
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.errors import NCDSSError
 from ncdss_lib.models.encoders import weights_stamp
 from ncdss_lib.models.feature_cache import FeatureCache

@@ -1,41 +1,21 @@
-"""From public archives and plain photos to the folders that the data sets are read from: ``ncdss prepare``."""
+"""From public archives and plain photos to the folders that data sets read: ``ncdss prepare``."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
-from tqdm.auto import tqdm
-
+from ncdss_lib.data.file_dataset import SALIENCY
 from ncdss_lib.errors import RunError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item], text: str) -> list[Result]:
-    """``function`` of each item, in order; the first error stops the rest.
-
-    Args:
-        text: what the progress bar says.
-    """
-    chunks = [items[start : start + 64] for start in range(0, len(items), 64)]  # a task for each image would be 120,000 of COCO's
-    results: list[Result] = []
-    with ThreadPoolExecutor() as pool, tqdm(desc=text, total=len(items), unit="image") as bar:
-        for rows in pool.map(lambda chunk: [function(item) for item in chunk], chunks):
-            results += rows
-            bar.update(len(rows))
-    return results
 
 
 def writable(folder: Path) -> bool:
-    """Whether this user may write to a folder that is there; one that nobody may write to is respected by root as well."""
-    return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+    """Whether this user may write to a folder; where nobody may, root is not to either."""
+    anybody = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+    return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & anybody)
 
 
 def refuse_read_only(data_root: Path) -> None:
@@ -50,11 +30,38 @@ def writing(data_root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _refused(Path(error.filename or data_root), error.strerror or str(error)) from error
+        path = Path(error.filename or data_root)
+        raise _refused(path, error.strerror or str(error)) from error
 
 
 def _refused(path: Path, reason: str) -> RunError:
     return RunError(
-        f"{path} cannot be written ({reason}). Make room, or give a folder that may be written to with --data-root (and name the one with "
-        "the archives with --sources); then run the same command again."
+        f"{path} cannot be written ({reason}). Make room, or give a folder that may be written to "
+        "with --data-root (and name the one with the archives with --sources); then run the same "
+        "command again."
     )
+
+
+def counts_table(columns: str, rows: Sequence[tuple[str, int, int]]) -> list[str]:
+    """Lines of a Markdown table that compares counts with the published ones.
+
+    Args:
+        columns: heads of the first columns, "fold | list".
+        rows: cells of the first columns, likewise; our count; the published one.
+    """
+    lines = [
+        f"| {columns} | images | published | |",
+        "|" + "---|" * len(columns.split("|")) + "---:|---:|---|",
+    ]
+    for cells, ours, published in rows:
+        verdict = "equal" if ours == published else "differs"
+        lines.append(f"| {cells} | {ours:,} | {published:,} | {verdict} |")
+    return lines
+
+
+def next_step(data_root: Path) -> list[str]:
+    """The line of a summary that asks for saliency maps, where there are none."""
+    if (data_root / SALIENCY).is_dir():
+        return []
+    command = f"ncdss prepare saliency --data-root {data_root}"
+    return [f"- Next, the saliency maps: `{command}`."]

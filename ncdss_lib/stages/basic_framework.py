@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ncdss_lib.data.base import read_truth
+from ncdss_lib.data.dataset import read_truth
 from ncdss_lib.data.views import Source
 from ncdss_lib.metrics import score
 from ncdss_lib.models.segmenter import warm_start

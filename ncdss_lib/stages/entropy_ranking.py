@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.inference import load_model, predict
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.stages.clustering import images_table, read_pseudo_label, used_images
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ncdss_lib.data.base import read_truth
+from ncdss_lib.data.dataset import read_truth
+from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.views import Source
 from ncdss_lib.inference import predict
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.models.segmenter import warm_start
 from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher, settle_disputes
 from ncdss_lib.recipes import EUMS

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.label_space import LabelSpace
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.inference import load_model, predict
-from ncdss_lib.labels import LabelSpace
 from ncdss_lib.metrics import Scores, confusion_matrix, match_clusters, score, score_held_out, score_matched
 from ncdss_lib.models.segmenter import Segmenter
 from ncdss_lib.stages.clustering import read_pseudo_label, used_images
@@ -88,7 +88,7 @@ def confusions(run: Run, model: Segmenter, size: int, ids: Sequence[str] | None 
 
 
 def nearest(labels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """:func:`ncdss_lib.data.label_maps.resize_labels` on the device: uint8 [h, w] to [H, W]."""
+    """:func:`ncdss_lib.data.masks.resize_labels` on the device: uint8 [h, w] to [H, W]."""
     rows, columns = (
         torch.arange(target, device=labels.device) * source // target for source, target in zip(labels.shape, shape, strict=True)
     )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.inference import load_model, predict
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import match_clusters
 from ncdss_lib.stages.clustering import used_images
 from ncdss_lib.viz.results import to_classes

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import BAD, Look, class_look, cluster_look, rgb
 from ncdss_lib.inference import load_model, predict
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import UNMATCHED, Scores, match_clusters, score
 from ncdss_lib.stages.clustering import (
     cluster_prototypes,

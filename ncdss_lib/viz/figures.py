@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from ncdss_lib.data.label_maps import read_labels, resize_labels
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.data.palette import (
     BAD,
     GOOD,
@@ -34,7 +35,6 @@ from ncdss_lib.data.palette import (
     to_hex,
 )
 from ncdss_lib.data.views import load_view, resize_image
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import (
     match_clusters,
 )

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.inference import load_model, load_weights, predict
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import UNMATCHED
 from ncdss_lib.models.segmenter import Segmenter
 from ncdss_lib.stages.clustering import images_table, read_pseudo_label, used_images

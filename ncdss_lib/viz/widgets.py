@@ -22,10 +22,9 @@ import numpy as np
 from IPython.core.getipython import get_ipython
 from PIL import Image, ImageOps
 
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import BAD, GOOD, class_look, cluster_look
-from ncdss_lib.data.toyscenes import CLASSES, FOLDS, render_scene, simulate_saliency
-from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.models.teacher import hard_pseudo_labels
 from ncdss_lib.pipeline import Run, reopen
 from ncdss_lib.stages.clustering import used_images
@@ -35,6 +34,7 @@ from ncdss_lib.viz.explorer_data import SALIENT, SIDE, Layers, Picture, salient_
 from ncdss_lib.viz.explorer_html import Explorer
 from ncdss_lib.viz.figures import Drawing, Panel, binary, grid, overlay
 from ncdss_lib.viz.tables import percent
+from toyscenes import CLASSES, FOLDS, render_scene, simulate_saliency
 
 AnyRun = Run | str | Path
 Shown = tuple[Drawing, Mapping[str, str]]  # a picture, and the read-out: what -> text

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks import NAMES, entropy, evaluation, input_pipeline, measure, memory, needs, prototypes, published, scoring, training_step
 from benchmarks.measure import Figure, faster, interleaved, open_data, peak_bytes
-from ncdss_lib.data.base import label_space
 from ncdss_lib.data.pascal5i import Pascal5i
+from ncdss_lib.data.splits import label_space
 from ncdss_lib.metrics import Scores
 from ncdss_lib.recipes import Model
 from ncdss_lib.runtime import Runtime

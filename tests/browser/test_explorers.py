@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.palette import class_look, cluster_look
 from ncdss_lib.inference import load_model
-from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.metrics import UNMATCHED, Scores
 from ncdss_lib.pipeline import Run, open_run, reopen
 from ncdss_lib.stages.evaluation import confusion_on_val

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ncdss_lib.data.coco20i import COCO_CLASSES
-from ncdss_lib.data.toyscenes import CLASSES as TOYS
-from ncdss_lib.data.toyscenes import render_scene
+from toyscenes import CLASSES as TOYS
+from toyscenes import render_scene
 
 #: COCO's own ids of the 80 categories, in annotation order: 1..90 with gaps.
 CATEGORY_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]

@@ -16,8 +16,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ncdss_lib.data import open_dataset
-from ncdss_lib.data.base import SegmentationData, label_space, make_splits
 from ncdss_lib.data.coco20i import COCO_CLASSES, FOLDS, Coco20i, published_counts
+from ncdss_lib.data.dataset import SegmentationData
+from ncdss_lib.data.splits import label_space, make_splits
 from ncdss_lib.errors import InputError
 from ncdss_lib.recipes import Data
 from tests.data.fake_coco import CATEGORY_IDS, FakeImage, make_fake_coco, make_toy_coco

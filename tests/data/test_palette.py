@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.palette import (
     CLASS_COLOURS,
     CLUSTER_COLOURS,
@@ -19,7 +20,6 @@ from ncdss_lib.data.palette import (
     rgb,
     to_hex,
 )
-from ncdss_lib.labels import IGNORE, LabelSpace
 
 CLASSES = tuple(f"class {i}" for i in range(1, 21))
 FOLD0, FOLD2 = LabelSpace(CLASSES, (1, 2, 3, 4, 5)), LabelSpace(CLASSES, (11, 12, 13, 14, 15))

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from ncdss_lib.data import open_dataset
-from ncdss_lib.data.base import SegmentationData, Splits, classes_in, label_space, make_splits
+from ncdss_lib.data.dataset import SegmentationData
+from ncdss_lib.data.masks import classes_in
+from ncdss_lib.data.splits import Splits, label_space, make_splits
 from ncdss_lib.errors import InputError
 from ncdss_lib.recipes import Data
 from tests.data.fake_voc import make_fake_voc

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncdss_lib.data.base import label_space
-from ncdss_lib.data.label_maps import read_labels, resize_labels
+from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
+from ncdss_lib.data.splits import label_space
 from ncdss_lib.data.views import VIEW_NAMES, ImageViews, Source, feature_cache_key, load_view, resize_image
 from ncdss_lib.errors import InputError
 from ncdss_lib.models.encoders import Encoder

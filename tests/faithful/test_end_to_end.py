@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ncdss_lib import training as library_training
-from ncdss_lib.data.label_maps import read_labels
+from ncdss_lib.data.masks import read_labels
 from ncdss_lib.pipeline import Run
 from ncdss_lib.stages import base_training, basic_framework, eums
 from ncdss_lib.store import read_json

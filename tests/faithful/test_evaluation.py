@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ncdss_lib.labels import LabelSpace
+from ncdss_lib.data.label_space import LabelSpace
 from ncdss_lib.metrics import confusion_matrix, match_clusters, score
 from ncdss_lib.stages.evaluation import Confusions, protocols
 from tests.faithful.plain import evaluation as published

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
-from ncdss_lib.data.label_maps import read_labels, resize_labels, write_labels
+from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
 from ncdss_lib.pipeline import Run
 from ncdss_lib.recipes import Recipe
 from ncdss_lib.stages import clustering

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 import checks
-from ncdss_lib.data.base import make_splits
-from ncdss_lib.data.label_maps import resize_labels
-from ncdss_lib.labels import LabelSpace
+from ncdss_lib.data.label_space import LabelSpace
+from ncdss_lib.data.masks import resize_labels
+from ncdss_lib.data.splits import make_splits
 from ncdss_lib.metrics import iou_per_class, match_clusters, score, score_held_out
 from ncdss_lib.models.teacher import hard_pseudo_labels
 from ncdss_lib.stages.clustering import adjoint_mask, confident_base, fuse, masked_prototype

@@ -15,7 +15,7 @@ from PIL import Image
 
 import checks
 from ncdss_lib import batch
-from ncdss_lib.data.files import SALIENCY
+from ncdss_lib.data.file_dataset import SALIENCY
 from ncdss_lib.pipeline import open_run
 from own_images import draw_collection
 from tests.conftest import OVERRIDES

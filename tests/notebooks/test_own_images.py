@@ -8,8 +8,8 @@ import numpy as np
 
 import own_images
 from ncdss_lib.data import open_dataset
-from ncdss_lib.data.toyscenes import CLASSES
 from ncdss_lib.recipes import Data
+from toyscenes import CLASSES
 
 
 def test_the_collection_opens_as_a_folder_and_is_drawn_once(tmp_path: Path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import os
 import shutil
 import stat
 import tarfile
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from ncdss_lib.errors import InputError, RunError
-from ncdss_lib.prepare import in_threads
 from ncdss_lib.prepare.archives import Part, extract, fetch, obtain
 from tests.prepare.fake_raw import pack, serving, tree
 
@@ -274,21 +272,3 @@ def test_missing_parts_are_named_before_anything_is_extracted(content: Path, out
     for text in (str(out), str(tmp_path), "lists.zip", "http://example.org/lists.zip", "--sources", "--download"):
         assert text in str(caught.value)
     assert not out.exists()
-
-
-# --- threads --------------------------------------------------------------------------------------------------------------------
-
-
-def test_threads_keep_the_order_and_stop_at_the_first_error() -> None:
-    assert in_threads(lambda x: x * x, range(1000), "squares") == [x * x for x in range(1000)]
-    done: list[int] = []
-
-    def fails(x: int) -> None:
-        if x == 3:
-            raise InputError("three")
-        done.append(x)
-        os.sched_yield()
-
-    with pytest.raises(InputError, match="three"):
-        in_threads(fails, range(200_000), "numbers")
-    assert len(done) < 150_000

@@ -68,14 +68,20 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"ncdss_lib", "tests", "benchmarks"}
+    return found - set(sys.stdlib_module_names)
 
 
-@pytest.mark.parametrize(("folder", "allowed"), [("ncdss_lib", CORE), ("tests", EVERY), ("book/_ext", EVERY), ("benchmarks", CORE)])
+@pytest.mark.parametrize(
+    ("folder", "allowed"), [("ncdss_lib", CORE), ("toyscenes", CORE), ("tests", EVERY), ("book/_ext", EVERY), ("benchmarks", CORE)]
+)
 def test_what_the_code_imports_is_declared(folder: str, allowed: dict[str, SpecifierSet]):
     distributions = packages_distributions()
     local = {path.stem for path in ROOT.glob(f"{folder}/**/*.py")}
     for path in sorted(ROOT.glob(f"{folder}/**/*.py")):
-        for module in imports(path) - local:
+        for module in imports(path) - local - {"ncdss_lib", "toyscenes", "tests", "benchmarks"}:
             providers = {canonicalize_name(name) for name in distributions.get(module, [module])}
             assert providers & set(allowed), f"{path.relative_to(ROOT)} imports {module}, which pyproject.toml does not declare"
+
+
+def test_the_drawings_import_nothing_of_the_library():
+    assert [path.name for path in ROOT.glob("toyscenes/*.py") if "ncdss_lib" in imports(path)] == []

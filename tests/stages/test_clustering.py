@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 
-from ncdss_lib.data.label_maps import read_labels, write_labels
+from ncdss_lib.data.masks import read_labels, write_labels
 from ncdss_lib.stages.clustering import adjoint_mask, cluster_prototypes, confident_base, fuse, masked_prototype
 
 # --- adjoint pooling --------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.inference import load_model
 from ncdss_lib.pipeline import Run
 from ncdss_lib.stages import ablation

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ncdss_lib.labels import IGNORE
+from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.viz.explorer_data import KINDS, Picture, Teaching, Threshold, share_of
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncdss_lib.data.label_maps import resize_labels
+from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.errors import InputError
 from ncdss_lib.inference import load_model
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.pipeline import Run, reopen
 from ncdss_lib.stages.clustering import read_pseudo_label
 from ncdss_lib.stages.entropy_ranking import read_ranking

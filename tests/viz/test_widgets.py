@@ -16,9 +16,8 @@ from ipywidgets import Image as ImageWidget
 from nbclient import NotebookClient
 from PIL import Image
 
-from ncdss_lib.data.toyscenes import render_scene, simulate_saliency
+from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.inference import load_model
-from ncdss_lib.labels import IGNORE
 from ncdss_lib.pipeline import Run, reopen
 from ncdss_lib.stages.evaluation import confusion_on_val
 from ncdss_lib.trained import open_trained
@@ -27,6 +26,7 @@ from ncdss_lib.viz.explorer_html import Explorer
 from ncdss_lib.viz.figures import Drawing
 from tests.conftest import opened
 from tests.viz.read_outs import teaching_shares
+from toyscenes import render_scene, simulate_saliency
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from PIL import Image
 from torchvision.datasets import SBDataset
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from ncdss_lib.data.base import label_space, make_splits
 from ncdss_lib.data.pascal5i import FOLDS, Pascal5i
+from ncdss_lib.data.splits import label_space, make_splits
 from ncdss_lib.errors import InputError, RunError
-from ncdss_lib.prepare import pascal5i
-from ncdss_lib.prepare.pascal5i import prepare
+from ncdss_lib.prepare import pascal_masks
+from ncdss_lib.prepare.pascal_masks import prepare
 from tests.prepare.fake_raw import (
     CLASSES,
     SPARE,
@@ -129,8 +129,8 @@ def test_the_summary_compares_with_the_published_counts(raw: Path, out: Path, mo
     assert table["0", "novel"] == ["3", "2,836", "differs"]
     assert table["0", "base_train_and_novel"] == ["1", "1,083", "differs"]
     assert len(table) == 2 + 5 * 5
-    real = pascal5i.published_counts
-    monkeypatch.setattr(pascal5i, "published_counts", lambda fold: {**real(fold), "novel": 3})
+    real = pascal_masks.published_counts
+    monkeypatch.setattr(pascal_masks, "published_counts", lambda fold: {**real(fold), "novel": 3})
     table = rows(prepare(out))
     assert table["0", "novel"] == ["3", "3", "equal"]
     assert table["1", "novel"] == ["1", "3", "differs"]
@@ -173,7 +173,7 @@ def test_photos_are_linked_or_copied(raw: Path, out: Path, tmp_path: Path, monke
 def pack_raw(raw: Path, folder: Path) -> None:
     """Both archives, as they are distributed, into a folder."""
     folder.mkdir(exist_ok=True)
-    for name, archive in (("VOCdevkit", pascal5i.VOC.archive), ("benchmark_RELEASE", pascal5i.SBD.archive)):
+    for name, archive in (("VOCdevkit", pascal_masks.VOC.archive), ("benchmark_RELEASE", pascal_masks.SBD.archive)):
         (raw.parent / "one").mkdir()
         (raw / name).rename(raw.parent / "one" / name)
         pack(raw.parent / "one", folder / archive)
@@ -192,9 +192,9 @@ def test_download(raw: Path, out: Path, tmp_path: Path, monkeypatch: pytest.Monk
     pack_raw(raw, tmp_path / "site")
     with serving(tmp_path / "site") as (address, asked):
         for name in ("VOC", "SBD"):
-            part = getattr(pascal5i, name)
+            part = getattr(pascal_masks, name)
             md5 = hashlib.md5((tmp_path / "site" / part.archive).read_bytes()).hexdigest()
-            monkeypatch.setattr(pascal5i, name, dataclasses.replace(part, url=f"{address}/{part.archive}", md5=md5))
+            monkeypatch.setattr(pascal_masks, name, dataclasses.replace(part, url=f"{address}/{part.archive}", md5=md5))
         prepare(out, sources=tmp_path / "archives", download=True)
         assert [name for name, _ in asked] == ["VOCtrainval_11-May-2012.tar", "benchmark.tgz"]
         prepare(out, sources=tmp_path / "archives", download=True)
@@ -205,8 +205,8 @@ def test_download(raw: Path, out: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_addresses_and_checksums_are_torchvisions() -> None:
     voc = DATASET_YEAR_DICT["2012"]
-    assert (pascal5i.VOC.url, pascal5i.VOC.archive, pascal5i.VOC.md5) == (voc["url"], voc["filename"], voc["md5"])
-    assert (pascal5i.SBD.url, pascal5i.SBD.archive, pascal5i.SBD.md5) == (SBDataset.url, SBDataset.filename, SBDataset.md5)
+    assert (pascal_masks.VOC.url, pascal_masks.VOC.archive, pascal_masks.VOC.md5) == (voc["url"], voc["filename"], voc["md5"])
+    assert (pascal_masks.SBD.url, pascal_masks.SBD.archive, pascal_masks.SBD.md5) == (SBDataset.url, SBDataset.filename, SBDataset.md5)
 
 
 # --- what is there already ------------------------------------------------------------------------------------------------------
@@ -256,11 +256,11 @@ def test_a_read_only_folder_is_only_verified(made: Path) -> None:
 def test_a_killed_move_is_finished(raw: Path, out: Path) -> None:
     prepare(out, sources=raw)
     expected = tree(out)
-    partial = out / pascal5i.PARTIAL
+    partial = out / pascal_masks.PARTIAL
     partial.mkdir()
     for name in ("SegmentationClass", "sets"):
         (out / name).rename(partial / name)
-    (partial / pascal5i.WHOLE).touch()
+    (partial / pascal_masks.WHOLE).touch()
     shutil.rmtree(raw)
     prepare(out)
     assert tree(out) == expected
@@ -355,7 +355,7 @@ def test_bad_sources_are_named_and_leave_nothing(raw: Path, out: Path, spoil: Ca
 
 def test_a_truncated_archive_leaves_nothing(raw: Path, out: Path) -> None:
     pack_raw(raw, out)
-    path = out / pascal5i.VOC.archive
+    path = out / pascal_masks.VOC.archive
     path.write_bytes(path.read_bytes()[:-20_000])
     with pytest.raises(InputError, match=r"VOCtrainval_11-May-2012.tar cannot be read to its end"):
         prepare(out)
@@ -381,7 +381,7 @@ def test_a_disk_that_refuses_is_a_run_error(raw: Path, out: Path, monkeypatch: p
     def full(path: Path, _: np.ndarray) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(pascal5i, "write_labels", full)
+    monkeypatch.setattr(pascal_masks, "write_labels", full)
     with pytest.raises(RunError, match=r"cannot be written \(No space left on device\). Make room"):
         prepare(out, sources=raw)
     assert list(out.iterdir()) == []

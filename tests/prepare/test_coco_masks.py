@@ -22,8 +22,8 @@ from pycocotools.coco import COCO
 
 from ncdss_lib.data.coco20i import FOLDS, Coco20i
 from ncdss_lib.errors import InputError, RunError
-from ncdss_lib.prepare import coco20i
-from ncdss_lib.prepare.coco20i import prepare
+from ncdss_lib.prepare import coco_masks
+from ncdss_lib.prepare.coco_masks import prepare
 from tests.data.fake_coco import run_lengths
 from tests.prepare.fake_raw import annotation, annotations_file, box, image, make_coco, pack, serving, tree, write_annotations
 
@@ -190,7 +190,7 @@ def test_the_summary_compares_with_the_published_counts(root: Path, monkeypatch:
     assert "2 crowd regions: background in published masks, 255 in complete ones" in summary
     assert f"`ncdss prepare saliency --data-root {root}`" in summary
     counts = {"base": 2, "novel": 1, "overlap": 2, "union": 2}
-    monkeypatch.setattr(coco20i, "published_counts", lambda fold: {"train": counts, "val": counts})
+    monkeypatch.setattr(coco_masks, "published_counts", lambda fold: {"train": counts, "val": counts})
     table = rows(prepare(root))
     assert [table["1", "train", name][2] for name in ("base", "novel", "overlap")] == ["equal", "equal", "differs"]
 
@@ -232,9 +232,9 @@ def test_from_archives_and_downloads(root: Path, tmp_path: Path, monkeypatch: py
         (root / name).rename(tmp_path / archive / name)
         pack(tmp_path / archive, site / archive)
     with serving(site) as (address, asked):
-        parts = [dataclasses.replace(part, url=f"{address}/{part.archive}") for part in (*coco20i.IMAGES, coco20i.ANNOTATIONS)]
-        monkeypatch.setattr(coco20i, "IMAGES", tuple(parts[:2]))
-        monkeypatch.setattr(coco20i, "ANNOTATIONS", parts[2])
+        parts = [dataclasses.replace(part, url=f"{address}/{part.archive}") for part in (*coco_masks.IMAGES, coco_masks.ANNOTATIONS)]
+        monkeypatch.setattr(coco_masks, "IMAGES", tuple(parts[:2]))
+        monkeypatch.setattr(coco_masks, "ANNOTATIONS", parts[2])
         with pytest.raises(InputError, match=r"COCO train2014 and COCO val2014 and COCO's annotations missing"):
             prepare(out)
         prepare(out, download=True)
@@ -247,13 +247,13 @@ def test_from_archives_and_downloads(root: Path, tmp_path: Path, monkeypatch: py
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The stems that are drawn while a test runs."""
     stems: list[str] = []
-    for kind, rule in list(coco20i.RULES.items()):
+    for kind, rule in list(coco_masks.RULES.items()):
 
-        def counting(picture: coco20i.Picture, rule: Callable = rule) -> np.ndarray:
+        def counting(picture: coco_masks.Picture, rule: Callable = rule) -> np.ndarray:
             stems.append(picture.path.stem)
             return rule(picture)
 
-        monkeypatch.setitem(coco20i.RULES, kind, counting)
+        monkeypatch.setitem(coco_masks.RULES, kind, counting)
     return stems
 
 
@@ -278,7 +278,7 @@ def test_other_annotations_draw_again(root: Path, drawn: list[str]) -> None:
 
 
 def test_an_interrupted_run_goes_on(root: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    write = coco20i.write_labels
+    write = coco_masks.write_labels
 
     def full(path: Path, mask: np.ndarray) -> None:
         if STEM(2) in path.name:
@@ -287,7 +287,7 @@ def test_an_interrupted_run_goes_on(root: Path, drawn: list[str], monkeypatch: p
 
     before = tree(root)
     with monkeypatch.context() as patch:
-        patch.setattr(coco20i, "write_labels", full)
+        patch.setattr(coco_masks, "write_labels", full)
         with pytest.raises(RunError, match=rf"{STEM(2)}.png cannot be written \(No space left on device\). Make room"):
             prepare(root, masks=["published"])
     assert not (root / "masks_published").exists()

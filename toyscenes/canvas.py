@@ -1,8 +1,9 @@
 """The small drawing toolkit of the toy scenes: palettes, outlines, and a canvas that fills them.
 
-A painter draws one object upright in the square ``[-1, 1] x [-1, 1]`` (x to the right, y *down*), from filled outlines only. The
-:class:`Canvas` does the rest: it carries the random generator, places the outline in the image (rotation, mirror, stretch, shear,
-scale), shades it as if lit from one side, and records which pixels it covers. Everything is chosen in unit coordinates, so that a
+A painter draws one object upright in the square ``[-1, 1] x [-1, 1]`` (x to the right, y *down*),
+from filled outlines only. The :class:`Canvas` does the rest: it carries the random generator,
+places the outline in the image (rotation, mirror, stretch, shear, scale), shades it as if lit from
+one side, and records which pixels it covers. Everything is chosen in unit coordinates, so that a
 scene is the same scene at any image size.
 """
 
@@ -18,7 +19,9 @@ from PIL import Image, ImageChops, ImageDraw
 
 Points = np.ndarray  # float [N, 2], an outline or a path
 Colour = np.ndarray  # float [3], RGB in 0..255
-Palette = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]  # ranges of hue (in turns), saturation, value
+Palette = tuple[
+    tuple[float, float], tuple[float, float], tuple[float, float]
+]  # ranges of hue (in turns), saturation, value
 
 RED: Palette = ((0.97, 1.02), (0.75, 0.95), (0.60, 0.92))
 ORANGE: Palette = ((0.05, 0.09), (0.75, 0.95), (0.75, 0.98))
@@ -43,9 +46,20 @@ def dye(rng: np.random.Generator, *palettes: Palette) -> Colour:
     return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
 
 
-# ------------------------------------------------------------------------------------------------------------------ outlines
-def ellipse(x: float, y: float, rx: float, ry: float | None = None, start: float = 0, stop: float = 360, turn: float = 0) -> Points:
-    """Arc of an ellipse round (x, y), from ``start`` to ``stop`` degrees (0 = right, 90 = down), the axes turned by ``turn`` degrees."""
+# ---------------------------------------------------------------------------------------- outlines
+def ellipse(
+    x: float,
+    y: float,
+    rx: float,
+    ry: float | None = None,
+    start: float = 0,
+    stop: float = 360,
+    turn: float = 0,
+) -> Points:
+    """Arc of an ellipse round (x, y), from ``start`` to ``stop`` degrees (0 = right, 90 = down).
+
+    The axes are turned by ``turn`` degrees.
+    """
     t = np.radians(np.linspace(start, stop, 33))
     arc = np.stack([rx * np.cos(t), (rx if ry is None else ry) * np.sin(t)], axis=1)
     return rotate(arc, turn, at=(x, y))
@@ -62,16 +76,22 @@ def curve(points: Sequence[tuple[float, float]] | Points, closed: bool = True) -
     p = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([p[:1], p, p[-1:]])
     a, b, c, d = (p[i : len(p) - 3 + i, None] for i in range(4))
     t = np.linspace(0, 1, 7)[:-1, None]
-    smooth = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+    smooth = 0.5 * (
+        2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+    )
     return smooth.reshape(-1, 2) if closed else np.concatenate([smooth.reshape(-1, 2), p[-1:]])
 
 
 def stroke(path: Sequence[tuple[float, float]] | Points, *widths: float) -> Points:
-    """Outline of a line along ``path`` whose width runs through ``widths`` from one end to the other."""
+    """Outline of a line along ``path`` whose width runs through ``widths`` from end to end."""
     path = np.asarray(path, float)
     along = np.gradient(path, axis=0)
-    normal = along[:, ::-1] * (-1, 1) / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
-    half = np.interp(np.linspace(0, 1, len(path)), np.linspace(0, 1, len(widths)), widths)[:, None] / 2
+    normal = (
+        along[:, ::-1] * (-1, 1) / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+    )
+    half = (
+        np.interp(np.linspace(0, 1, len(path)), np.linspace(0, 1, len(widths)), widths)[:, None] / 2
+    )
     return np.concatenate([path + normal * half, (path - normal * half)[::-1]])
 
 
@@ -87,10 +107,10 @@ def rotate(points: Points, degrees: float, at: tuple[float, float] = (0, 0)) -> 
     return points @ np.array([(c, s), (-s, c)]) + np.array(at)
 
 
-# ------------------------------------------------------------------------------------------------------------------ the canvas
+# -------------------------------------------------------------------------------------- the canvas
 @dataclass(frozen=True)
 class Pose:
-    """Where an object stands: the square [-1, 1]^2 of its painter is mapped to the image, whose side is 1."""
+    """Where an object stands: the painter's square [-1, 1]^2 is mapped to the image of side 1."""
 
     x: float
     y: float
@@ -109,10 +129,16 @@ class Pose:
 
 
 def light_ramp(direction: float) -> Image.Image:
-    """How lit a surface is, 0..255, over a round thing lit from ``direction`` (degrees; 270 = from above): "L" image, 64 x 64."""
+    """How lit a round thing is, 0..255, from ``direction`` (degrees; 270 = from above).
+
+    Returns:
+        An "L" image, 64 x 64.
+    """
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     dx, dy = 0.5 * np.cos(np.radians(direction)), 0.5 * np.sin(np.radians(direction))
-    return Image.fromarray((255 * np.clip(1 - np.hypot(x - dx, y - dy) / 1.7, 0, 1)).astype(np.uint8))
+    return Image.fromarray(
+        (255 * np.clip(1 - np.hypot(x - dx, y - dy) / 1.7, 0, 1)).astype(np.uint8)
+    )
 
 
 class Canvas:
@@ -128,10 +154,13 @@ class Canvas:
 
     REACH = 1.5  # painters stay within this distance of the centre, in units of the pose's scale
 
-    def __init__(self, rng: np.random.Generator, pose: Pose, size: int, light: Image.Image, detail: int = 3) -> None:
+    def __init__(
+        self, rng: np.random.Generator, pose: Pose, size: int, light: Image.Image, detail: int = 3
+    ) -> None:
         self.rng, self.light, self.detail = rng, light, detail
         reach = self.REACH * pose.scale * max(pose.stretch, 1 / pose.stretch) * size
-        self.left, self.top = int(pose.x * size - reach) - 1, int(pose.y * size - reach) - 1  # in image pixels
+        self.left = int(pose.x * size - reach) - 1  # in image pixels
+        self.top = int(pose.y * size - reach) - 1
         side = (int(2 * reach) + 4) * detail
         self._matrix = pose.matrix * size * detail
         self._centre = (np.array([pose.x, pose.y]) * size - (self.left, self.top)) * detail
@@ -140,8 +169,16 @@ class Canvas:
         self.cover = Image.new("L", (side, side))
 
     def layer(self) -> tuple[np.ndarray, np.ndarray]:
-        """The finished painting: colour times coverage, float32 [H, W, 3] in 0..255, and coverage, float32 [H, W, 1] in 0..1."""
-        colour, cover = np.asarray(self.colour.reduce(self.detail)), np.asarray(self.cover.reduce(self.detail))
+        """The finished painting.
+
+        Returns:
+            Colour times coverage, float32 [H, W, 3] in 0..255, and coverage, float32 [H, W, 1] in
+            0..1.
+        """
+        colour, cover = (
+            np.asarray(self.colour.reduce(self.detail)),
+            np.asarray(self.cover.reduce(self.detail)),
+        )
         return colour.astype(np.float32), cover[..., None] / np.float32(255)
 
     # choices
@@ -186,23 +223,39 @@ class Canvas:
         if (bounds := region.getbbox()) is None:
             return region
         x0, y0, x1, y1 = bounds
-        # Shading is a palette look-up: the light ramp, stretched over the region, indexes 256 tones of the colour.
+        # Shading is a palette look-up: the light ramp, stretched over the region, indexes 256
+        # tones of the colour.
         level = np.linspace(0, 1, 256)[:, None]
-        tones = colour * (1 + shade * (2 * level - 1.1)) + 255 * gloss * np.clip(level - 0.8, 0, 1) / 0.2
+        tones = (
+            colour * (1 + shade * (2 * level - 1.1))
+            + 255 * gloss * np.clip(level - 0.8, 0, 1) / 0.2
+        )
         paint = self.light.resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR)
         paint.putpalette(np.clip(tones, 0, 255).astype(np.uint8).tobytes())
         paint = paint.convert("RGB")
         if edge < 1:
             line = (np.append(corners, corners[:2]).reshape(-1, 2) - (x0, y0)).ravel().tolist()
-            ImageDraw.Draw(paint).line(line, fill=tuple(int(v) for v in np.clip(colour * edge, 0, 255)), width=2 * self._line)
+            ImageDraw.Draw(paint).line(
+                line,
+                fill=tuple(int(v) for v in np.clip(colour * edge, 0, 255)),
+                width=2 * self._line,
+            )
         stencil = region.crop(bounds)
         if opacity < 1:
-            stencil = ImageChops.multiply(stencil, self.cover.crop(bounds)).point([int(v * opacity) for v in range(256)])
+            stencil = ImageChops.multiply(stencil, self.cover.crop(bounds)).point(
+                [int(v * opacity) for v in range(256)]
+            )
         else:
             self.cover.paste(255, bounds, stencil)
         self.colour.paste(paint, bounds, stencil)
         return region
 
-    def line(self, path: Sequence[tuple[float, float]] | Points, colour: Colour, *widths: float, **fill: Any) -> Image.Image:
+    def line(
+        self,
+        path: Sequence[tuple[float, float]] | Points,
+        colour: Colour,
+        *widths: float,
+        **fill: Any,
+    ) -> Image.Image:
         """Draw along a path, with a width that may change from end to end."""
         return self.fill(stroke(path, *widths), colour, **fill)

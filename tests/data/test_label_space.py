@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ncdss_lib.data.label_space import LabelSpace
 from ncdss_lib.data.pascal5i import FOLDS, VOC_CLASSES
-from ncdss_lib.labels import LabelSpace
 
 #: Contiguous id of original id 0..20, by fold.
 VOC_CONTIGUOUS = {

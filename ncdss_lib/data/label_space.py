@@ -1,7 +1,8 @@
-"""The label space: original class ids, contiguous ids and names, for one split into base and novel classes.
+"""Original ids, contiguous ids and names, for one split into base and novel classes.
 
-Contiguous ids are ``0`` background, ``1..B`` base classes in ascending original id, then ``B+1..`` novel: the novel classes in
-ascending original id when a ground-truth mask is re-indexed, the novel *clusters* when a network predicts. ``255`` is ignored.
+Contiguous ids are ``0`` background, ``1..B`` base classes in ascending original id, then ``B+1..``
+novel: the novel classes in ascending original id when a ground-truth mask is re-indexed, the novel
+*clusters* when a network predicts. ``255`` is ignored.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ class LabelSpace:
     Args:
         classes: names of the foreground classes; ``classes[i]`` has original id ``i + 1``.
         novel_ids: original ids of the novel classes, ascending.
+
+    Raises:
+        ValueError: when ``novel_ids`` are not such ids, or there are more than 254 classes.
     """
 
     classes: tuple[str, ...]
@@ -33,7 +37,9 @@ class LabelSpace:
         if not self.novel_ids or self.novel_ids[0] < 1 or self.novel_ids[-1] > len(self.classes):
             raise ValueError(f"novel_ids must lie in 1..{len(self.classes)}, got {self.novel_ids}")
         if len(self.classes) >= IGNORE:
-            raise ValueError(f"at most {IGNORE - 1} classes fit an 8-bit mask, got {len(self.classes)}")
+            raise ValueError(
+                f"at most {IGNORE - 1} classes fit an 8-bit mask, got {len(self.classes)}"
+            )
 
     @cached_property
     def base_ids(self) -> tuple[int, ...]:
@@ -64,23 +70,24 @@ class LabelSpace:
         return ("background", *self.base_names, *self.novel_names)
 
     @cached_property
-    def _to_contiguous(self) -> np.ndarray:
-        table = np.full(256, IGNORE, np.uint8)
-        table[[BACKGROUND, *self.base_ids, *self.novel_ids]] = np.arange(len(self.names))
-        return table
+    def _original(self) -> np.ndarray:
+        """Original ids by contiguous id, uint8 [1 + B + novel]."""
+        return np.array([BACKGROUND, *self.base_ids, *self.novel_ids], np.uint8)
 
     def to_contiguous(self, mask: np.ndarray, *, hide_novel: bool = False) -> np.ndarray:
         """Re-index a mask of original ids (uint8, any shape) to contiguous ids (uint8, same shape).
 
-        With ``hide_novel`` the novel classes become background, as the base model sees them (method reference, section 3).
+        Args:
+            hide_novel: make novel classes background, as the base model sees them.
         """
-        contiguous = self._to_contiguous[mask]
+        table = np.full(256, IGNORE, np.uint8)
+        table[self._original] = np.arange(len(self._original))
         if hide_novel:
-            contiguous[(contiguous > self.num_base) & (contiguous != IGNORE)] = BACKGROUND
-        return contiguous
+            table[list(self.novel_ids)] = BACKGROUND
+        return table[mask]
 
     def to_original(self, contiguous: np.ndarray) -> np.ndarray:
         """Inverse of :meth:`to_contiguous` (uint8, same shape); 255 stays 255."""
         table = np.full(256, IGNORE, np.uint8)
-        table[: len(self.names)] = [BACKGROUND, *self.base_ids, *self.novel_ids]
+        table[: len(self._original)] = self._original
         return table[contiguous]

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from ncdss_lib.data import open_dataset
-from ncdss_lib.data.base import SegmentationData, label_space, make_splits, read_truth
-from ncdss_lib.data.folder import ORIENTATION, Folder
+from ncdss_lib.data.dataset import SegmentationData, read_truth
+from ncdss_lib.data.own_images import ORIENTATION, OwnImages
+from ncdss_lib.data.splits import label_space, make_splits
 from ncdss_lib.errors import InputError
 from ncdss_lib.recipes import Data
 
@@ -113,11 +114,11 @@ def test_reads_back_what_was_written(written: Path) -> None:
             assert data.saliency(image_id) is None
     np.testing.assert_array_equal(data.saliency("new one"), np.isin(draw(BY_STEM["new one"])[1], [1, 4]))
     assert data.saliency("dark") is None
-    assert Folder(written).missing_saliency == ["dark"]
+    assert OwnImages(written).missing_saliency == ["dark"]
 
 
 def test_unlabelled_images_count_as_novel(written: Path) -> None:
-    data = Folder(written)
+    data = OwnImages(written)
     labels = label_space(data, 0)
     assert (labels.base_names, labels.novel_names) == (("cup", "plate"), ("spoon", "fork"))
     assert data.presence() == {
@@ -146,7 +147,7 @@ def test_novel_classes_may_have_a_number_instead_of_names(root: Path) -> None:
 
 
 def test_number_and_names_may_agree(written: Path) -> None:
-    assert Folder(written, num_novel=2).classes == Folder(written).classes
+    assert OwnImages(written, num_novel=2).classes == OwnImages(written).classes
 
 
 def test_without_names_validation_masks_hold_base_classes(root: Path) -> None:
@@ -155,7 +156,7 @@ def test_without_names_validation_masks_hold_base_classes(root: Path) -> None:
         mask = np.array(Image.open(path))
         mask[(mask > 2) & (mask < 255)] = 255
         Image.fromarray(mask).save(path)
-    data = Folder(root, num_novel=2)
+    data = OwnImages(root, num_novel=2)
     assert data.masks_note == "masks/ of base classes, validation masks of base classes only"
     assert (data.presence()["v1"], data.presence()["v2"]) == ((1,), (2,))
 
@@ -163,29 +164,29 @@ def test_without_names_validation_masks_hold_base_classes(root: Path) -> None:
 def test_a_mask_of_an_unlabelled_image_is_no_truth(root: Path) -> None:
     """The advice for an image with something new is to move it: its mask may stay behind."""
     shutil.move(root / "images" / "breakfast.jpg", root / "unlabelled" / "breakfast.jpg")
-    data = Folder(root)
+    data = OwnImages(root)
     assert not data.has_truth("breakfast")
     assert data.presence()["breakfast"] == (3, 4)
 
 
 def test_fingerprints_and_the_class_table(root: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    before = Folder(root, cache)
+    before = OwnImages(root, cache)
     table = before.presence()
-    assert Folder(root, cache).presence() == table
+    assert OwnImages(root, cache).presence() == table
     assert [path.name for path in (cache / "folder").iterdir()] == [f"presence-{before.fingerprint()}.json"]
     (root / "novel_classes.txt").write_text("spoon\nknife\n")
-    renamed = Folder(root, cache)
+    renamed = OwnImages(root, cache)
     assert renamed.fingerprint() != before.fingerprint()
     (root / "novel_classes.txt").write_text("spoon\nknife\nfork\n")
-    assert Folder(root, cache).presence()["desk"] == (3, 4, 5)
+    assert OwnImages(root, cache).presence()["desk"] == (3, 4, 5)
     mask = np.array(Image.open(root / "masks" / "nothing.png"))
     mask[4, 4] = 2
     Image.fromarray(mask).save(root / "masks" / "nothing.png")
-    assert Folder(root, cache).presence()["nothing"] == (2,)
-    assert Folder(root).images_fingerprint() == before.images_fingerprint()
+    assert OwnImages(root, cache).presence()["nothing"] == (2,)
+    assert OwnImages(root).images_fingerprint() == before.images_fingerprint()
     (root / "unlabelled" / "dark.jpg").unlink()
-    assert Folder(root).images_fingerprint() != before.images_fingerprint()
+    assert OwnImages(root).images_fingerprint() != before.images_fingerprint()
 
 
 def test_saliency_maps_are_asked_for_unless_told(root: Path) -> None:
@@ -290,7 +291,7 @@ def refusal(root: Path, num_novel: int | None = None) -> tuple[str, str]:
     """Open and verify the data; return the step that is refused, and the message."""
     step = "open"
     try:
-        data = Folder(root, num_novel=num_novel)
+        data = OwnImages(root, num_novel=num_novel)
         step = "verify"
         data.presence()
     except InputError as error:

@@ -1,0 +1,80 @@
+"""One fold of a data set: which classes are novel, and which images are labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ncdss_lib.data.dataset import SegmentationData
+from ncdss_lib.data.label_space import LabelSpace
+from ncdss_lib.errors import InputError, nearest
+
+BASE_LISTS = ("published", "strict")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The image lists of one fold, all sorted."""
+
+    base: list[str]  # training images without a novel class: ground truth is given
+    novel: list[str]  # training images with a novel class: unlabelled
+    base_train: list[str]  # what the base model is trained on
+    val: list[str]
+
+
+def label_space(data: SegmentationData, fold: int) -> LabelSpace:
+    """The label space of a fold. Raises InputError for a fold that the data set has not."""
+    if fold not in data.folds:
+        raise InputError(
+            f"fold {fold} does not exist in {data.name}: choose one of {sorted(data.folds)} "
+            "(--fold)."
+        )
+    return LabelSpace(tuple(data.classes), tuple(data.folds[fold]))
+
+
+def images_with(
+    classes: Iterable[int], presence: Mapping[str, tuple[int, ...]], ids: Iterable[str]
+) -> list[str]:
+    """Those of the images that hold one of the classes; one pixel is enough.
+
+    Args:
+        classes: original ids.
+        presence: image id -> original ids of its classes.
+    """
+    wanted = set(classes)
+    return [i for i in ids if not wanted.isdisjoint(presence[i])]
+
+
+def make_splits(
+    data: SegmentationData, labels: LabelSpace, *, base_list: str = "published"
+) -> Splits:
+    """Split the training images of a fold by the classes that their masks hold.
+
+    Args:
+        base_list: what the base model is trained on. ``published`` takes every image with a base
+            class, novel pixels as background: it includes images that are "unlabelled" later.
+            ``strict`` takes images without a novel class.
+
+    Raises:
+        InputError: when the fold has no novel or no base image, or for another ``base_list``.
+    """
+    if base_list not in BASE_LISTS:
+        raise InputError(f"data.base_list={base_list!r}: {nearest(base_list, BASE_LISTS)}")
+
+    # an image may hold both kinds of classes; its base classes are known, then unlabelled
+    presence = data.presence()
+    novel = images_with(labels.novel_ids, presence, data.train_ids)
+    any_base = images_with(labels.base_ids, presence, data.train_ids)
+    unlabelled = set(novel)
+    base = [i for i in data.train_ids if i not in unlabelled]
+
+    # a fold needs both
+    found = {"novel": (novel, labels.novel_names), "base": (any_base, labels.base_names)}
+    for kind, (ids, names) in found.items():
+        if not ids:
+            raise InputError(
+                f"no {kind} image: none of the {len(data.train_ids)} training masks of {data.name} "
+                f"holds a {kind} class of this fold ({', '.join(names)}). Check the masks, or "
+                "choose another fold (--fold)."
+            )
+    return Splits(base, novel, base if base_list == "strict" else any_base, list(data.val_ids))
