@@ -33,8 +33,8 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
-from ncdss_lib.errors import InputError, NCDSSError, RunError, nearest
-from ncdss_lib.store import cache_root, project_root, runs_root
+from ncdss_lib.system.errors import InputError, NCDSSError, RunError, did_you_mean
+from ncdss_lib.system.folders import cache_root, project_root, runs_root
 
 if TYPE_CHECKING:
     import submitit
@@ -108,7 +108,7 @@ def check_parameters(notebook_path: Path, parameters: Mapping[str, Any]) -> None
         raise InputError(f"{notebook_path} has no cell tagged `parameters` with assignments of literals.")
     for name in parameters:
         if name not in known:
-            raise InputError(f"{notebook_path.name} has no parameter {name!r}: {nearest(name, known)}")
+            raise InputError(f"{notebook_path.name} has no parameter {name!r}: {did_you_mean(name, known)}")
 
 
 # --- one notebook -----------------------------------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ def executor(folder: Path, cluster: str, options: Mapping[str, Any], device: str
 
     logging.getLogger("submitit").setLevel(logging.ERROR)  # its warnings would break the progress bar
     if cluster not in CLUSTERS:
-        raise InputError(f"--submit {cluster!r}: {nearest(cluster, CLUSTERS)}")
+        raise InputError(f"--submit {cluster!r}: {did_you_mean(cluster, CLUSTERS)}")
     chosen = {"timeout_min": 24 * 60, "gpus_per_node": 0 if device == "cpu" or cluster == "local" else 1, "name": name, **options}
     requeues = chosen.pop("max_num_timeout", 10)
     if not isinstance(requeues, int):

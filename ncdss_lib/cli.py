@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ncdss_lib import __version__
-from ncdss_lib.errors import InputError, NCDSSError, nearest
+from ncdss_lib.system.errors import InputError, NCDSSError, did_you_mean
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
         known, rest = super().parse_known_args(args, namespace)
         if rest:
             options = [option for action in self._actions for option in action.option_strings]
-            self.error(f"unknown option {rest[0]!r}: {nearest(rest[0], options)}")
+            self.error(f"unknown option {rest[0]!r}: {did_you_mean(rest[0], options)}")
         return known, rest
 
 

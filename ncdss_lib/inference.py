@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ncdss_lib.errors import InputError
 from ncdss_lib.models.segmenter import Segmenter, upsample
+from ncdss_lib.system.errors import InputError
 
 if TYPE_CHECKING:
     from ncdss_lib.pipeline import Run

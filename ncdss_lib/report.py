@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ncdss_lib.errors import InputError
-from ncdss_lib.store import read_json
+from ncdss_lib.system.errors import InputError
+from ncdss_lib.system.folders import read_json
 
 MODELS = ("basic", "basic_oc", "eums")
 NAMES = {"basic": "basic framework", "basic_oc": "+ over-clustering", "eums": "EUMS"}

@@ -32,7 +32,6 @@ from ncdss_lib.data.label_maps import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.toyscenes import ToyScenes
 from ncdss_lib.data.views import resize_image
-from ncdss_lib.errors import InputError
 from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, read_checkpoint
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter, upsample
@@ -41,7 +40,8 @@ from ncdss_lib.recipes import Recipe, load_recipe
 from ncdss_lib.report import NAMES, PAPER, PROTOCOLS, SCORES
 from ncdss_lib.runtime import Runtime
 from ncdss_lib.stages.evaluation import confusions, protocols
-from ncdss_lib.store import MANIFEST, cache_root, commit_folder, disk_errors, partial_folder, read_json, write_json
+from ncdss_lib.system.errors import InputError
+from ncdss_lib.system.folders import MANIFEST, cache_root, commit_folder, disk_errors, partial_folder, read_json, write_json
 from ncdss_lib.viz.palette import Look, class_look, cluster_look, paint, to_hex
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")

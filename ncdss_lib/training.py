@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ncdss_lib.data.views import Source
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.recipes import Training
+from ncdss_lib.system.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from ncdss_lib.pipeline import Run

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from ncdss_lib import batch
-from ncdss_lib.errors import InputError, RunError
-from ncdss_lib.store import read_json
+from ncdss_lib.system.errors import InputError, RunError
+from ncdss_lib.system.folders import read_json
 from tests.conftest import TINY_LAPTOP
 
 PARAMETERS = 'fold: int = 0  # 0..3\ndata_root: str | None = None\noverrides: list = []\nname: str = "x"'

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ncdss_lib.data.label_maps import read_labels, resize_labels
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.inference import load_model
 from ncdss_lib.pipeline import STAGES, Run
 from ncdss_lib.recipes import flatten, load_recipe
 from ncdss_lib.stages import clustering, eums
-from ncdss_lib.store import read_json
+from ncdss_lib.system.errors import InputError, RunError
+from ncdss_lib.system.folders import read_json
 from tests.conftest import TINY_PAPER, opened
 from tests.data.fake_voc import make_fake_voc
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ncdss_lib import report
-from ncdss_lib.errors import InputError
+from ncdss_lib.system.errors import InputError
 
 SCORES = {"base_miou": 0.5, "background_iou": 0.8, "all_miou": 0.4, "harmonic_mean": 0.3}
 

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 
 from ncdss_lib import runtime as runtime_module
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.pipeline import open_run
 from ncdss_lib.recipes import Compute
 from ncdss_lib.runtime import Runtime, report_failure
 from ncdss_lib.stages.evaluation import confusion_on_val
-from ncdss_lib.store import read_json
+from ncdss_lib.system.errors import InputError, RunError
+from ncdss_lib.system.folders import read_json
 from tests.conftest import REPO, TINY_LAPTOP
 from tests.distributed_step import batches, network
 from tests.models.test_feature_cache import Tiny, build, contents

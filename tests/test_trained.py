@@ -21,9 +21,9 @@ from ncdss_lib.data.coco20i import COCO_CLASSES
 from ncdss_lib.data.label_maps import resize_labels
 from ncdss_lib.data.pascal5i import VOC_CLASSES
 from ncdss_lib.data.views import resize_image
-from ncdss_lib.errors import InputError
 from ncdss_lib.pipeline import open_run
-from ncdss_lib.store import read_json, write_json
+from ncdss_lib.system.errors import InputError
+from ncdss_lib.system.folders import read_json, write_json
 from ncdss_lib.trained import evaluate, open_trained, predict, score_text
 from ncdss_lib.viz.palette import class_look, cluster_look, to_hex
 from tests.conftest import TINY_LAPTOP, TINY_PAPER, TRAININGS

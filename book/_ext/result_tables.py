@@ -29,7 +29,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from ncdss_lib import report
-from ncdss_lib.errors import InputError
+from ncdss_lib.system.errors import InputError
 
 logger = logging.getLogger(__name__)
 

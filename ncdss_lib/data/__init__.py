@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from ncdss_lib.data.base import SegmentationData
-from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.recipes import Data
+from ncdss_lib.system.errors import InputError, did_you_mean
 
 DATASETS = ("toyscenes", "pascal5i", "coco20i", "folder")
 
@@ -51,4 +51,4 @@ def open_dataset(
         from ncdss_lib.data.folder import Folder
 
         return Folder(root, cache_dir, num_novel=config.num_novel, needs_saliency=needs_saliency)
-    raise InputError(f"unknown data set {name!r} (--dataset): {nearest(name, DATASETS)}")
+    raise InputError(f"unknown data set {name!r} (--dataset): {did_you_mean(name, DATASETS)}")

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.labels import IGNORE, LabelSpace
+from ncdss_lib.system.errors import InputError, did_you_mean
 
 
 class SegmentationData(Protocol):
@@ -91,7 +91,7 @@ def make_splits(data: SegmentationData, labels: LabelSpace, *, base_list: str = 
         InputError: when the fold has no novel or no base image, or ``base_list`` is neither of the two.
     """
     if base_list not in ("published", "strict"):
-        raise InputError(f"data.base_list={base_list!r}: {nearest(base_list, ('published', 'strict'))}")
+        raise InputError(f"data.base_list={base_list!r}: {did_you_mean(base_list, ('published', 'strict'))}")
     presence = data.presence()
     novel_ids, base_ids = set(labels.novel_ids), set(labels.base_ids)
     novel = [i for i in data.train_ids if novel_ids.intersection(presence[i])]

@@ -23,8 +23,8 @@ from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from ncdss_lib.data.base import classes_in
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.labels import IGNORE
+from ncdss_lib.system.errors import InputError, RunError
 
 SALIENCY = "saliency_supervised_model"
 

@@ -19,8 +19,8 @@ from collections import Counter
 from pathlib import Path
 
 from ncdss_lib.data.files import FileData, Listing, data_folder, list_files, opened, read_lines, refuse_shared
-from ncdss_lib.errors import InputError
 from ncdss_lib.labels import IGNORE
+from ncdss_lib.system.errors import InputError
 
 PICTURES = (".jpg", ".jpeg", ".png")
 OTHER_PICTURES = (".avif", ".bmp", ".gif", ".heic", ".jp2", ".tif", ".tiff", ".webp")

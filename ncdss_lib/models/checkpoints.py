@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ncdss_lib.errors import InputError
+from ncdss_lib.system.errors import InputError
 
 Layout = Literal["released", "released EUMS", "ours", "ours, head only"]
 Network = Literal["student", "teacher"]

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tqdm.auto import tqdm
 
-from ncdss_lib.errors import RunError
+from ncdss_lib.system.errors import RunError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -18,8 +18,8 @@ from urllib.request import Request, urlopen
 
 from tqdm.auto import tqdm
 
-from ncdss_lib.errors import InputError, NCDSSError, RunError
 from ncdss_lib.prepare import refuse_read_only
+from ncdss_lib.system.errors import InputError, NCDSSError, RunError
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from ncdss_lib.data.base import classes_in
 from ncdss_lib.data.coco20i import COCO_CLASSES, FOLDS, MASKS_NOTE, published_counts
 from ncdss_lib.data.files import SALIENCY, list_files, opened, read_indices
 from ncdss_lib.data.label_maps import write_labels
-from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.prepare import in_threads, refuse_read_only, writing
 from ncdss_lib.prepare.archives import Part, obtain
-from ncdss_lib.store import commit_folder, fingerprint, manifest, partial_folder
+from ncdss_lib.system.errors import InputError, did_you_mean
+from ncdss_lib.system.folders import commit_folder, fingerprint, manifest, partial_folder
 
 SPLITS = ("train", "val")
 IMAGES = tuple(
@@ -138,7 +138,9 @@ def prepare(
     """
     data_root = Path(data_root).expanduser()
     if not masks or (unknown := [kind for kind in masks if kind not in RULES]):
-        raise InputError(f"unknown masks {unknown[0]!r}: {nearest(unknown[0], RULES)}" if masks else "no masks asked for: name one kind.")
+        raise InputError(
+            f"unknown masks {unknown[0]!r}: {did_you_mean(unknown[0], RULES)}" if masks else "no masks asked for: name one kind."
+        )
     with writing(data_root):
         _refuse_foreign(data_root, masks)
         _link_parts(data_root, Path(sources).expanduser() if sources else data_root, download)

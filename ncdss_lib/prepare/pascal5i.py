@@ -23,10 +23,10 @@ from ncdss_lib.data.base import classes_in
 from ncdss_lib.data.files import SALIENCY, list_files, opened, read_indices, read_list
 from ncdss_lib.data.label_maps import write_labels
 from ncdss_lib.data.pascal5i import FOLDS, MASKS, VOC_CLASSES, Pascal5i, published_counts
-from ncdss_lib.errors import InputError
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.prepare import in_threads, refuse_read_only, writable, writing
 from ncdss_lib.prepare.archives import Part, obtain
+from ncdss_lib.system.errors import InputError
 
 VOC = Part(
     name="VOC 2012",

@@ -26,11 +26,11 @@ from PIL import Image
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from ncdss_lib import store
 from ncdss_lib.data.files import SALIENCY, list_files, opened, read_image, read_indices
-from ncdss_lib.errors import InputError, RunError, nearest
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.prepare import in_threads, writable
+from ncdss_lib.system import folders
+from ncdss_lib.system.errors import InputError, RunError, did_you_mean
 
 #: A network: RGB picture -> saliency, float32 [H, W] in 0..1, at the picture's size.
 SoftMap = Callable[[Image.Image], np.ndarray]
@@ -96,7 +96,7 @@ def prepare(
                 soft = read_map(ready[stem]) if stem in ready else np.zeros((1, 1), np.float32)
             return salient_pixels(soft, threshold, min_area)
 
-        with store.disk_errors("the saliency maps", out):
+        with folders.disk_errors("the saliency maps", out):
             rows, kept = _make(out, settings, sources, earlier=rows, salient=salient)
     seconds = (time.monotonic() - began) / max(1, len(pictures) - kept)
 
@@ -223,7 +223,7 @@ def _rembg(model: str) -> SoftMap:
         ) from error
     usable = [c.name() for c in known if getattr(c, "is_local", lambda: True)() and c.name() != "sam" and not c.name().endswith("_custom")]
     if model not in usable:
-        raise InputError(f"--model {model!r} is none of rembg's models that find salient objects. {nearest(model, usable)}")
+        raise InputError(f"--model {model!r} is none of rembg's models that find salient objects. {did_you_mean(model, usable)}")
     try:
         session = factory.new_session(model)
     except Exception as error:  # of requests, pooch or onnxruntime
@@ -315,7 +315,7 @@ def _make(
 
     ``earlier`` are the rows in ``out`` that were made with the same settings.
     """
-    partial = store.partial_folder(out, store.fingerprint(settings))
+    partial = folders.partial_folder(out, folders.fingerprint(settings))
     rows = {stem: row for stem, row in _rows(partial).items() if row.source == sources.get(stem)}
     for path in partial.glob("*.png"):
         if path.stem not in rows:
@@ -338,8 +338,8 @@ def _make(
             log.flush()
     rows = {stem: rows[stem] for stem in sources}
     _write_rows(partial, rows)
-    about = {"maker": MAKER, "settings": settings, "images": len(rows), "fingerprint": store.fingerprint(sources)}
-    store.commit_folder(partial, out, about)
+    about = {"maker": MAKER, "settings": settings, "images": len(rows), "fingerprint": folders.fingerprint(sources)}
+    folders.commit_folder(partial, out, about)
     return rows, kept
 
 
@@ -364,7 +364,7 @@ def _write_rows(folder: Path, rows: Mapping[str, Row]) -> None:
 def _manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder that this command made, or an empty one."""
     try:
-        manifest = store.manifest(folder)
+        manifest = folders.manifest(folder)
     except (OSError, json.JSONDecodeError):
         return {}
     return manifest if isinstance(manifest, dict) and manifest.get("maker") == MAKER else {}
@@ -374,7 +374,7 @@ def _refuse_foreign_files(out: Path) -> None:
     """The folder of the maps is replaced as a whole, so it must hold nothing else."""
     if not (above := _nearest(out)).is_dir():
         raise InputError(f"{above} is a file. Expected a folder for the maps: choose another place with --out.")
-    ours = {store.MANIFEST, ROWS, *(f"{stem}.png" for stem in _rows(out))} if _manifest(out) else set()
+    ours = {folders.MANIFEST, ROWS, *(f"{stem}.png" for stem in _rows(out))} if _manifest(out) else set()
     foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and path.name[0] != ".") if out.is_dir() else []
     if foreign:
         raise InputError(

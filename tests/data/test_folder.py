@@ -14,8 +14,8 @@ from PIL import Image
 from ncdss_lib.data import open_dataset
 from ncdss_lib.data.base import SegmentationData, label_space, make_splits, read_truth
 from ncdss_lib.data.folder import ORIENTATION, Folder
-from ncdss_lib.errors import InputError
 from ncdss_lib.recipes import Data
+from ncdss_lib.system.errors import InputError
 
 
 class Photo(NamedTuple):

@@ -15,8 +15,8 @@ from PIL import Image
 from ncdss_lib.data import open_dataset
 from ncdss_lib.data.base import SegmentationData, label_space, make_splits
 from ncdss_lib.data.pascal5i import FOLDS, VOC_CLASSES, Pascal5i, published_counts
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.recipes import Data
+from ncdss_lib.system.errors import InputError, RunError
 from tests.data.fake_voc import FakeImage, make_fake_voc
 
 FIRST = "2007_000001"

@@ -9,8 +9,8 @@ import pytest
 
 from ncdss_lib.data import open_dataset
 from ncdss_lib.data.base import SegmentationData, Splits, classes_in, label_space, make_splits
-from ncdss_lib.errors import InputError
 from ncdss_lib.recipes import Data
+from ncdss_lib.system.errors import InputError
 from tests.data.fake_voc import make_fake_voc
 
 

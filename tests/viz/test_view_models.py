@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from ncdss_lib.data.label_maps import resize_labels
-from ncdss_lib.errors import InputError
 from ncdss_lib.inference import load_model
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.pipeline import Run, reopen
 from ncdss_lib.stages.clustering import read_pseudo_label
 from ncdss_lib.stages.entropy_ranking import read_ranking
 from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.system.errors import InputError
 from ncdss_lib.viz import artefacts, view_models
 from tests.conftest import opened
 
