@@ -187,7 +187,7 @@ def _run(options: argparse.Namespace) -> None:
         print(describe(load_recipe(options.recipe, options.overrides, options.dataset)))
         return
     from ncdss_lib.pipeline import open_run
-    from ncdss_lib.report import report_tables
+    from ncdss_lib.runs.report import report_tables
 
     run = open_run(
         options.dataset, options.data_root, options.fold, options.seed, options.recipe, options.out, options.overrides, options.device
@@ -204,7 +204,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     from ncdss_lib.data import open_dataset
     from ncdss_lib.data.base import label_space
     from ncdss_lib.recipes import load_recipe
-    from ncdss_lib.report import report_tables
+    from ncdss_lib.runs.report import report_tables
 
     recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     data = open_dataset(options.dataset, options.data_root, config=recipe.data)
@@ -218,7 +218,7 @@ def _reproduce(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from ncdss_lib.report import report_tables
+    from ncdss_lib.runs.report import report_tables
 
     print(report_tables(options.paths, options.protocol))
 

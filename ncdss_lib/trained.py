@@ -37,7 +37,7 @@ from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, rea
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter, upsample
 from ncdss_lib.pipeline import Run
 from ncdss_lib.recipes import Recipe, load_recipe
-from ncdss_lib.report import NAMES, PAPER, PROTOCOLS, SCORES
+from ncdss_lib.runs.report import NAMES, PAPER, PROTOCOLS, SCORES
 from ncdss_lib.runtime import Runtime
 from ncdss_lib.stages.evaluation import confusions, protocols
 from ncdss_lib.system.errors import InputError

@@ -26,7 +26,7 @@ from ncdss_lib.data.views import load_view, resize_image
 from ncdss_lib.labels import IGNORE
 from ncdss_lib.metrics import UNMATCHED, Scores, confusion_matrix, match_clusters, pairwise_iou, relabel
 from ncdss_lib.models.teacher import hard_pseudo_labels
-from ncdss_lib.report import PROTOCOLS
+from ncdss_lib.runs.report import PROTOCOLS
 from ncdss_lib.stages.clustering import confident_base, read_prototypes, read_pseudo_label, used_images
 from ncdss_lib.stages.entropy_ranking import entropy_map, split_clean
 from ncdss_lib.stages.eums import ramp_up
