@@ -160,7 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = " Make room and run the same command again." if error.errno == errno.ENOSPC else ""
         return _fail(f"{error}.{hint}", debug, 1)
     except Exception as error:
-        return _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", debug, 1)
+        hint = "" if debug else " (--debug shows where)"
+        return _fail(f"unexpected {type(error).__name__}: {error}{hint}", debug, 1)
 
 
 def _fail(message: str, debug: bool, status: int) -> int:
@@ -198,12 +199,11 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> None:
-    if options.debug:
-        os.environ["NCDSS_DEBUG"] = "1"
-    from ncdss_lib.batch import parse_options, reproduce
     from ncdss_lib.data import open_dataset
     from ncdss_lib.data.base import label_space
     from ncdss_lib.recipes import load_recipe
+    from ncdss_lib.runs.cluster import parse_options
+    from ncdss_lib.runs.grid import reproduce
     from ncdss_lib.runs.report import report_tables
 
     recipe = load_recipe(options.recipe, options.overrides, options.dataset)

@@ -13,9 +13,10 @@ import nbformat
 import pytest
 from PIL import Image
 
-from ncdss_lib import batch, exercises
+from ncdss_lib import exercises
 from ncdss_lib.data.files import SALIENCY
 from ncdss_lib.pipeline import open_run
+from ncdss_lib.runs.notebooks import parameters_of, read_notebook
 from ncdss_lib.viz.own_images import draw_collection
 from tests.conftest import OVERRIDES
 
@@ -41,8 +42,8 @@ def test_no_outputs_are_kept_and_ids_are_unique(stem):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_the_parameters_are_those_of_every_notebook_typed_and_explained(stem):
-    notebook = batch.read_notebook(FOLDER / f"{stem}.ipynb")
-    assert batch.parameters_of(notebook) == DEFAULTS
+    notebook = read_notebook(FOLDER / f"{stem}.ipynb")
+    assert parameters_of(notebook) == DEFAULTS
     (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     assert all(isinstance(node, ast.AnnAssign) for node in ast.parse(cell.source).body)
     assert all("#" in line for line in cell.source.splitlines())
@@ -50,7 +51,7 @@ def test_the_parameters_are_those_of_every_notebook_typed_and_explained(stem):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_no_code_cell_is_longer_than_a_screen(stem):
-    cells = batch.read_notebook(FOLDER / f"{stem}.ipynb").cells
+    cells = read_notebook(FOLDER / f"{stem}.ipynb").cells
     long = [c.source for c in cells if c.cell_type == "code" and len(c.source.splitlines()) > 30]
     assert not long
 
@@ -63,7 +64,7 @@ CHECK = re.compile(r"exercises\.(check_\w+)\(")
 def exercises_of(stem):
     """(number, kind, its cells) of each exercise of a notebook, in order."""
     found = []
-    for cell in batch.read_notebook(FOLDER / f"{stem}.ipynb").cells:
+    for cell in read_notebook(FOLDER / f"{stem}.ipynb").cells:
         for chapter, number, kind in HEADING.findall(cell.source) if cell.cell_type == "markdown" else ():
             assert int(chapter) == int(stem[:2])
             found.append((int(number), kind, []))
@@ -134,7 +135,7 @@ def test_exercises_wait_for_an_answer_and_solutions_are_right(stem, recipe, voc,
         report = {"models": {"eums": {"novel_miou": None}}}
         names |= {"root": root, "open_run": open_run, "own": SimpleNamespace(report=lambda: report)}
     else:
-        for cell in batch.read_notebook(FOLDER / f"{stem}.ipynb").cells:
+        for cell in read_notebook(FOLDER / f"{stem}.ipynb").cells:
             if "### Exercise" in cell.source:
                 break
             if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):

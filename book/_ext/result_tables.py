@@ -65,7 +65,7 @@ def paper_only(kind: str, dataset: str) -> pd.DataFrame | None:
     """The paper's rows of a table of which nothing was run, each under an empty row for ours; None where the paper has none."""
     published: dict[str, tuple[float, ...]] = {}
     if kind == "novel":
-        published = {name: values[model] for model, name in report.NAMES.items() if (values := report.PAPER.get(dataset))}
+        published = {name: report.PAPER[dataset][model] for model, name in report.NAMES.items() if dataset in report.PAPER}
     elif kind == "ablation" and dataset == "pascal5i":
         published = {switches: report.PAPER[dataset][row] for row, switches in report.SWITCHES.items()}
     columns = [*(f"fold {fold}" for fold in range(4)), "mean of 4 folds"]

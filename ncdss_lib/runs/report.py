@@ -25,7 +25,7 @@ SWITCHES = {
     "eums": "OC ER DR ST",
 }
 #: Novel-class mIoU in percent: folds 0 to 3 and their mean, tables 1 and 2 of the paper.
-PAPER = {
+PAPER: dict[str, dict[str, tuple[float, ...]]] = {
     "pascal5i": {
         "basic": (60.83, 58.90, 42.53, 36.96, 49.81),
         "basic_oc": (62.43, 57.02, 51.53, 47.05, 54.51),

@@ -176,10 +176,10 @@ def test_tables_sentences_and_numbers(run):
 
 
 def test_every_figure_of_the_notebooks_has_a_caption_a_name_and_an_alternative_text():
-    from ncdss_lib.batch import notebooks
+    from ncdss_lib.runs.notebooks import notebook_paths
 
     names = []
-    for path in notebooks():
+    for path in notebook_paths():
         for cell in json.loads(path.read_text())["cells"]:
             source = "".join(cell["source"])
             if cell["cell_type"] == "code" and source.splitlines()[-1].startswith("figures."):
