@@ -248,21 +248,21 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from ncdss_lib import trained
+    from ncdss_lib.runs.evaluate_checkpoint import evaluate_checkpoint, evaluation_tables
 
-    scores = trained.evaluate(
+    scores = evaluate_checkpoint(
         Path(options.checkpoint), options.dataset, options.data_root, options.fold, overrides=options.overrides, device=options.device,
         network=options.network, clusters=options.clusters, out=options.out and Path(options.out),
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":
-        print(trained.score_text(scores))
+        print(evaluation_tables(scores))
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from ncdss_lib import trained
+    from ncdss_lib.runs.predict_images import predict_images
 
     print(
-        trained.predict(
+        predict_images(
             Path(options.checkpoint), Path(options.images), Path(options.out), dataset=options.dataset, data_root=options.data_root,
             fold=options.fold, overrides=options.overrides, device=options.device, network=options.network,
         )

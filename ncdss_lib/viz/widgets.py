@@ -26,8 +26,8 @@ from ncdss_lib.labels import IGNORE, LabelSpace
 from ncdss_lib.metrics import UNMATCHED
 from ncdss_lib.models.teacher import hard_pseudo_labels
 from ncdss_lib.pipeline import Run, reopen
+from ncdss_lib.runs.trained_network import open_checkpoint
 from ncdss_lib.stages.clustering import confident_base, read_pseudo_label, used_images
-from ncdss_lib.trained import open_trained
 from ncdss_lib.viz import artefacts, explorers, figures, view_models
 from ncdss_lib.viz.explorers import Explorer
 from ncdss_lib.viz.figures import Panel, binary, grid, overlay
@@ -300,7 +300,7 @@ def explore_teacher(run: AnyRun) -> ipywidgets.VBox | Explorer | figures.Picture
 def explore_image(run: AnyRun) -> ipywidgets.VBox | Explorer:
     """Segment a picture from your disk with the network of a run; validation images where nobody is there to pick one."""
     run = _opened(run)
-    trained = open_trained(run.weights("eums"))
+    trained = open_checkpoint(run.weights("eums"))
     look = trained.look
 
     def segment(image: np.ndarray) -> tuple[figures.Picture, dict[str, str]]:
