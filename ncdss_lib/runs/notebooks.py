@@ -204,6 +204,10 @@ def execute(
             if draft.exists():
                 draft.replace(failed)
             raise _failure(error, notebook, failed, timeout) from error
+        except KeyboardInterrupt:
+            # At exit it would tell of the cell that the kernel's own interruption ended.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+            raise
         executed = nbformat.read(draft, as_version=4)
         beside = sorted(path.name for path in folder.parent.iterdir() if path != folder)
         executed.metadata["ncdss"] = {

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -378,6 +379,47 @@ def test_submitted_runs_leave_what_local_ones_leave_and_their_errors_are_collect
             / "reproduce.log"
         ).read_text()
     )
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for kernels in /proc")
+def test_an_interruption_ends_the_kernels_and_says_how_to_go_on(project, voc, jobs):
+    """The signal goes to all processes of the command, as from a terminal."""
+    write_notebook(
+        project / "notebooks" / "01_small.ipynb",
+        "import os, time\nfrom pathlib import Path",
+        "(Path(out) / 'kernel').write_text(str(os.getpid()))",
+        "time.sleep(600)",
+        parameters=ALL_PARAMETERS,
+    )
+    out = project / "grid"
+    options = [
+        "--dataset",
+        "pascal5i",
+        "--data-root",
+        str(voc),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    options += ["--seeds", *map(str, range(jobs)), "--jobs", str(jobs)]
+    command = [sys.executable, "-m", "ncdss_lib", "reproduce", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while len(kernels := list(out.rglob("kernel"))) < jobs or not all(map(read, kernels)):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == "ncdss: interrupted; run the same command again to go on."
+    assert not any(Path("/proc", read(kernel)).exists() for kernel in kernels)
+
+
+def read(path: Path) -> str:
+    return path.read_text()
 
 
 def process_of(folder: Path) -> int | None:
