@@ -208,10 +208,13 @@ def _reproduce(options: argparse.Namespace) -> None:
     from ncdss_lib.runs.grid import reproduce
     from ncdss_lib.runs.report import report_tables
 
+    # a wrong fold is refused before the others run
     recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     data = open_dataset(options.dataset, options.data_root, config=recipe.data)
-    for fold in options.folds:  # a wrong one is refused before the others run
+    for fold in options.folds:
         label_space(data, fold)
+
+    # the grid, and the tables of all its runs
     folders = reproduce(
         options.dataset,
         options.data_root,
@@ -237,6 +240,7 @@ def _add_prepare(verbs: Any, place: _Parser, debug: _Parser) -> None:
     prepare = verbs.add_parser("prepare", help="data as the pipeline reads it", description=about)
     kinds = prepare.add_subparsers(dest="kind", metavar="WHAT", required=True)
 
+    # from public archives
     raw = _Parser(add_help=False, parents=[place, debug])
     text = "where the archives or what was extracted from them lie; without it --data-root"
     raw.option("--sources", text, metavar="DIR")
@@ -250,6 +254,7 @@ def _add_prepare(verbs: Any, place: _Parser, debug: _Parser) -> None:
     text = "which masks to make; data.coco_masks chooses among them"
     coco.option("--masks", text, ["published", "complete"], nargs="+")
 
+    # from any images
     text = "saliency maps for a folder of images"
     saliency = _verb(kinds, "saliency", text, _prepare_saliency, place, debug)
     text = "the images; without it those of --data-root that train"

@@ -29,6 +29,7 @@ from ncdss_lib.system.errors import InputError
 
 Layout = Literal["released", "released EUMS", "ours", "ours, head only"]
 Network = Literal["student", "teacher"]
+PART: dict[Network, str] = {"student": "model_q.", "teacher": "model_k."}  # of released EUMS
 
 # Training checkpoints of the released code may hold their best IoU as a NumPy number. These three
 # make a number and nothing else.
@@ -93,37 +94,16 @@ def read_checkpoint(path: Path, network: Network = "student") -> Checkpoint:
         teacher = path.with_name(f"eums_teacher{ours[2]}")
         path = teacher if teacher.is_file() else path
 
-    # which layout it is, and what its names become
+    # its layout, what its names become, and which network it is
     state = read_state_dict(path)
-    parts = {name.partition(".")[0] for name in state}
-    found: Network | None = None
-    layout: Layout
-    if parts == {"backbone", "decoder"}:
-        layout = "released"
-        renamed = {"backbone.": "encoder.backbone.", "decoder.": "head."}
-    elif parts - {"queue", "queue_ptr"} == {"model_q", "model_k"}:
-        layout = "released EUMS"
-        found = network
-        prefix = "model_q." if network == "student" else "model_k."
-        # The classifier is the head's last layer; the queue was never used.
-        renamed = {
-            f"{prefix}backbone.": "encoder.backbone.",
-            f"{prefix}decoder.": "head.",
-            f"{prefix}head.": "head.4.",
-        }
-        state = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
-    elif parts in ({"encoder", "head"}, {"head"}):
-        layout = "ours" if "encoder" in parts else "ours, head only"
-        renamed = {"encoder.": "encoder.", "head.": "head."}
-        if path.name.startswith("eums"):
-            found = "teacher" if "_teacher" in path.name else "student"
-    else:
-        raise InputError(
-            f"{path} is of no known layout: its tensors begin with "
-            f"{', '.join(sorted(parts)[:5])}. Expected backbone.* and decoder.* (a released "
-            "model), model_q.* and model_k.* (released EUMS), or encoder.* and head.* (ours)."
-        )
-    if network == "teacher" and found != "teacher":
+    layout, renamed = _recognise(path, state, network)
+    which: Network | None = None
+    if layout == "released EUMS":
+        which = network
+        state = {name: tensor for name, tensor in state.items() if name.startswith(PART[network])}
+    elif not layout.startswith("released") and path.name.startswith("eums"):
+        which = "teacher" if "_teacher" in path.name else "student"
+    if network == "teacher" and which != "teacher":
         raise InputError(
             f"{path} holds one network, not a student and a teacher ({layout}). Leave --network "
             "out."
@@ -142,7 +122,31 @@ def read_checkpoint(path: Path, network: Network = "student") -> Checkpoint:
                 "another version?"
             )
         weights[new] = tensor
-    return Checkpoint(path, layout, found, weights)
+    return Checkpoint(path, layout, which, weights)
+
+
+def _recognise(
+    path: Path, state: Mapping[str, Tensor], network: Network
+) -> tuple[Layout, dict[str, str]]:
+    """The layout of a file, and what its prefixes are in ours."""
+    parts = {name.partition(".")[0] for name in state}
+    if parts == {"backbone", "decoder"}:
+        return "released", {"backbone.": "encoder.backbone.", "decoder.": "head."}
+    if parts - {"queue", "queue_ptr"} == {"model_q", "model_k"}:  # nothing used the queue
+        part = PART[network]
+        return "released EUMS", {
+            f"{part}backbone.": "encoder.backbone.",
+            f"{part}decoder.": "head.",
+            f"{part}head.": "head.4.",
+        }
+    if parts in ({"encoder", "head"}, {"head"}):
+        layout: Layout = "ours" if "encoder" in parts else "ours, head only"
+        return layout, {"encoder.": "encoder.", "head.": "head."}
+    raise InputError(
+        f"{path} is of no known layout: its tensors begin with {', '.join(sorted(parts)[:5])}. "
+        "Expected backbone.* and decoder.* (a released model), model_q.* and model_k.* (released "
+        "EUMS), or encoder.* and head.* (ours)."
+    )
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -74,7 +74,7 @@ def cluster_executor(
         InputError: an unknown cluster or option, a value of the wrong type, more than one process
             a run, or there is no SLURM here.
     """
-    logging.getLogger("submitit").setLevel(logging.ERROR)  # it would break the progress bar
+    # the options, with defaults of ours
     if cluster not in CLUSTERS:
         raise InputError(f"--submit {cluster!r}: {did_you_mean(cluster, CLUSTERS)}")
     gpus = 0 if device == "cpu" or cluster == "local" else 1
@@ -89,6 +89,9 @@ def cluster_executor(
             "--submit-option slurm_time: give the minutes as timeout_min instead, by which a run "
             "is submitted again in time."
         )
+
+    # submitit checks most of them itself
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # it would break the progress bar
     try:
         made = submitit.AutoExecutor(folder, cluster, **{f"{cluster}_max_num_timeout": requeues})
         made.update_parameters(**chosen)

@@ -105,12 +105,10 @@ def evaluation_tables(result: dict[str, Any]) -> str:
 
     Scores by protocol, IoU by class and protocol, and what each cluster was taken for.
     """
-    dataset = result["dataset"]
-    fold = result["fold"]
-    base, novel = result["classes"]["base"], result["classes"]["novel"]
+    # the tables
+    base = result["classes"]["base"]
+    novel = result["classes"]["novel"]
     shown = result["protocols"]
-    network = f"{result['layout']}, {result['network']}" if result["network"] else result["layout"]
-
     rows = {}
     for protocol, entry in shown.items():
         cells = {title: percent([entry[score]], "-") for score, title in SCORES.items()}
@@ -119,6 +117,11 @@ def evaluation_tables(result: dict[str, Any]) -> str:
     for name in result["per_class"]:
         cells = {p.replace("_", " "): percent([shown[p]["per_class"][name]], "-") for p in shown}
         classes[f"{name} (novel)" if name in novel else name] = cells
+
+    # what was scored, and the tables
+    dataset = result["dataset"]
+    fold = result["fold"]
+    network = f"{result['layout']}, {result['network']}" if result["network"] else result["layout"]
     parts = [
         f"## {Path(result['checkpoint']).name} on {dataset}, fold {fold}",
         f"{result['images']['val']} validation images, {result['masks']}; {network}, {len(base)} "
@@ -129,6 +132,8 @@ def evaluation_tables(result: dict[str, Any]) -> str:
         "IoU by class and protocol, %",
         to_markdown(pd.DataFrame.from_dict(classes, orient="index")),
     ]
+
+    # what clusters were taken for, and the paper's numbers
     if matching := result["matching"]["cluster_to_class"]:
         pairs = [f"cluster {k} is {name or 'nothing'}" for k, name in matching.items()]
         parts.append(f"Published matching: {', '.join(pairs)}.")

@@ -138,6 +138,7 @@ def run_as_child(run: GridRun, environment: Mapping[str, str]) -> NCDSSError | N
     Args:
         environment: what differs from this process's.
     """
+    # run it to its end, or to the end of this process
     run.log.parent.mkdir(parents=True, exist_ok=True)
     on_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
     with run.log.open("w") as log:
@@ -157,11 +158,13 @@ def run_as_child(run: GridRun, environment: Mapping[str, str]) -> NCDSSError | N
             process.kill()
             process.wait()
             raise
+
+    # what it said last is its error
     if status == 0:
         return None
     kind = InputError if status == InputError.exit_code else RunError
     shown = run.log.read_text(errors="replace")
-    message = re.search(r"^ncdss: (.*)\Z", shown, re.DOTALL | re.MULTILINE)  # what comes last
+    message = re.search(r"^ncdss: (.*)\Z", shown, re.DOTALL | re.MULTILINE)
     if message is None:
         return kind(f"the process ended with status {status}, see {run.log}")
     return kind(" ".join(message[1].split()))

@@ -305,11 +305,14 @@ def report_tables(paths: Iterable[str | Path], protocol: str = "published") -> s
     Raises:
         InputError: no reports, or an unknown protocol.
     """
+    # all reports, if they know the protocol
     everything = read_reports(paths)
     known = protocols_in(everything)
     if protocol not in known:
         these = ", ".join(sorted(known))
         raise InputError(f"unknown protocol {protocol!r}: these reports have {these}.")
+
+    # a section a data set and recipe
     parts = []
     for (dataset, recipe), table in everything.groupby(["dataset", "recipe"]):
         count = len(table[["fold", "seed"]].drop_duplicates())
