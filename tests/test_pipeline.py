@@ -467,7 +467,7 @@ def test_a_checkpoint_of_another_configuration(voc, laptop):
     weights = load_file(path)
     save_file({**weights, "head.7.bias": torch.zeros(7)}, path)
     shutil.rmtree(laptop / "clustering")
-    message = refused(run, "clustering", r"base.safetensors is of another configuration: head.7.bias \(7,\) instead of \(16,\)")
+    message = refused(run, "clustering", r"base.safetensors is of another configuration: head.7.bias has shape \(7,\) instead of \(16,\)")
     assert "(1 such tensors)" in message
 
 

@@ -184,7 +184,8 @@ def _load_safetensors(path: Path) -> object:
     except Exception as error:  # the library raises a type of its own that it does not export
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path} cannot be read as a safetensors file ({reason}). Copy or make it again."
+            f"{path} cannot be read as a safetensors file ({reason}). Copy it again, or delete its "
+            "stage folder and run again."
         ) from None
 
 

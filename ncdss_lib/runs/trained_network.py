@@ -58,21 +58,18 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class TrainedNetwork:
+class TrainedNetwork(Provenance):
     """A trained network on its device, and what its outputs mean.
 
     Attributes:
         checkpoint: where its weights come from.
         model: maps uint8 images [B, 3, S, S] to logits [B, 1 + B + K, h, w]; in evaluation mode.
-        recipe, labels, cluster_to_class: see :class:`Provenance`.
+        runtime: its device and precision.
     """
 
     checkpoint: Checkpoint
     model: Segmenter
     runtime: Runtime
-    recipe: Recipe
-    labels: LabelSpace
-    cluster_to_class: dict[int, str] | None
 
     @property
     def size(self) -> int:
@@ -166,7 +163,7 @@ def load_network(checkpoint: Checkpoint, found: Provenance, runtime: Runtime) ->
     load_strictly(model, weights, checkpoint.path)
     prepared = cast(Segmenter, runtime.prepare(model).eval())
     known = (found.recipe, found.labels, found.cluster_to_class)
-    return TrainedNetwork(checkpoint, prepared, runtime, *known)
+    return TrainedNetwork(*known, checkpoint, prepared, runtime)
 
 
 # --- where a checkpoint comes from --------------------------------------------------------------
