@@ -20,7 +20,7 @@ import torch
 
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.toyscenes import ToyScenes
-from ncdss_lib.store import write_json
+from ncdss_lib.system.folders import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 

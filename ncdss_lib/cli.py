@@ -1,4 +1,7 @@
-"""The command line: ``ncdss run | reproduce | prepare | evaluate | predict | report``."""
+"""The command line: ``ncdss run | reproduce | prepare | evaluate | predict | report``.
+
+Each verb imports what it needs: --help and wrong options answer at once, without loading torch.
+"""
 
 from __future__ import annotations
 
@@ -7,134 +10,12 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ncdss_lib import __version__
-from ncdss_lib.errors import InputError, NCDSSError, nearest
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, with the nearest valid option."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (`{self.prog} --help` explains the options)")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
-        known, rest = super().parse_known_args(args, namespace)
-        if rest:
-            options = [option for action in self._actions for option in action.option_strings]
-            self.error(f"unknown option {rest[0]!r}: {nearest(rest[0], options)}")
-        return known, rest
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ncdss", description="Novel class discovery in semantic segmentation, stage by stage.")
-    parser.add_argument("--version", action="version", version=f"ncdss {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    shape = argparse.ArgumentDefaultsHelpFormatter
-
-    debug = _Parser(add_help=False)
-    debug.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-    data = _Parser(add_help=False)
-    data.add_argument(
-        "--dataset", default="toyscenes", help="toyscenes (drawn by the library), pascal5i, coco20i or folder (your own images)"
-    )
-    data.add_argument("--data-root", metavar="DIR", help="folder of the data set; without it $NCDSS_DATA_ROOT")
-
-    settings = _Parser(add_help=False)
-    settings.add_argument(
-        "--set",
-        metavar="STAGE.FIELD=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="change a field of the recipe (repeatable)",
-    )
-    settings.add_argument("--device", default="auto", help="auto, cpu or cuda")
-
-    whole = _Parser(add_help=False, parents=[data, settings, debug])
-    whole.add_argument("--recipe", default="laptop", help="laptop (frozen encoder, CPU) or paper (published values, GPU)")
-    whole.add_argument(
-        "--out", metavar="DIR", help="run folder, or for a grid the folder of all runs; without it runs/DATASET/foldF/RECIPE/seedS"
-    )
-
-    run = verbs.add_parser(
-        "run", parents=[whole], formatter_class=shape, help="one run, the library alone", description="Run all stages; write report.json."
-    )
-    run.add_argument("--fold", type=int, default=0, help="which classes are novel: 0 to 3, and 4 for the animals of PASCAL")
-    run.add_argument("--seed", type=int, default=0, help="of weights, order of images, augmentation and clustering")
-    run.add_argument("--show-recipe", action="store_true", help="print every field of the recipe with its meaning, and stop")
-
-    grid = verbs.add_parser(
-        "reproduce", parents=[whole], formatter_class=shape, help="the notebooks over folds and seeds, by papermill",
-        description="Execute the notebooks for every fold and seed, one process a run.",
-    )  # fmt: skip
-    grid.add_argument("--folds", type=int, nargs="+", default=[0], help="folds of the grid")
-    grid.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the grid")
-    grid.add_argument("--jobs", type=int, help="runs at a time on this machine; without it one per CUDA device, or one")
-    grid.add_argument("--submit", metavar="CLUSTER", help="give the runs to a cluster: slurm (or local, to try it on this machine)")
-    grid.add_argument(
-        "--submit-option", metavar="KEY=VALUE", action="append", default=[], dest="submit_options",
-        help="of the cluster's jobs, such as slurm_partition=gpu or timeout_min=1440 (repeatable)",
-    )  # fmt: skip
-    grid.add_argument("--timeout", type=float, default=3600.0, help="seconds that a cell may take; 0 for no limit")
-
-    prepare = verbs.add_parser("prepare", help="data as the pipeline reads it", description="Make or verify a data set's folder.")
-    kinds = prepare.add_subparsers(dest="kind", metavar="WHAT", required=True)
-    place = _Parser(add_help=False, parents=[debug])
-    place.add_argument("--data-root", metavar="DIR", help="folder of the data set; without it $NCDSS_DATA_ROOT")
-    raw = _Parser(add_help=False, parents=[place])
-    raw.add_argument("--sources", metavar="DIR", help="where the archives or what was extracted from them lie; without it --data-root")
-    raw.add_argument("--download", action="store_true", help="fetch the archives that are missing")
-    kinds.add_parser("pascal5i", parents=[raw], formatter_class=shape, help="PASCAL VOC 2012 and SBD to masks and lists")
-    coco = kinds.add_parser("coco20i", parents=[raw], formatter_class=shape, help="COCO 2014 annotations to masks and lists")
-    coco.add_argument(
-        "--masks", nargs="+", default=["published", "complete"], help="which masks to make; data.coco_masks chooses among them"
-    )
-    saliency = kinds.add_parser("saliency", parents=[place], formatter_class=shape, help="saliency maps for a folder of images")
-    saliency.add_argument("--images", metavar="DIR", help="the images; without it those of --data-root that train")
-    saliency.add_argument("--out", metavar="DIR", help="where the maps go; without it --data-root/saliency_supervised_model")
-    saliency.add_argument("--model", default="u2netp", help="u2netp (comes with a package), or a model of rembg, which it downloads")
-    saliency.add_argument("--maps", metavar="DIR", help="instead of a model: a folder of ready maps, 0/1, 0/255 or soft")
-    saliency.add_argument("--threshold", type=float, default=0.5, help="a pixel is salient above this share of the map's range")
-    saliency.add_argument("--min-area", type=float, default=0.01, help="smaller components, as a share of the image, are removed")
-
-    trained = _Parser(add_help=False, parents=[settings, debug])
-    trained.add_argument("--checkpoint", metavar="FILE", required=True, help="a .safetensors of a run, or a released .pth.tar of the paper")
-    trained.add_argument("--network", default="student", help="of an EUMS checkpoint: student or teacher")
-    trained.add_argument("--fold", type=int, default=0, help="of the data set that the checkpoint was trained on")
-    score = verbs.add_parser(
-        "evaluate", parents=[data, trained], formatter_class=shape, help="score a checkpoint",
-        description="Score a checkpoint on the validation images under every protocol.",
-    )  # fmt: skip
-    score.add_argument("--clusters", type=int, metavar="K", help="the number of clusters that is expected; without it the checkpoint's")
-    score.add_argument("--out", metavar="FILE", help="write the scores there too, as JSON")
-    see = verbs.add_parser(
-        "predict", parents=[trained], formatter_class=shape, help="segment any pictures",
-        description="Write a mask and an overlay for each picture, and a legend.",
-    )  # fmt: skip
-    see.add_argument("--dataset", help="for the class names of a released checkpoint or an unfinished run; else the run's report has them")
-    see.add_argument("--data-root", metavar="DIR", help="of your own images, whose classes an unfinished run does not tell")
-    see.add_argument("--images", metavar="DIR", required=True, help="a folder of pictures, or one picture")
-    see.add_argument("--out", metavar="DIR", required=True, help="a new folder for the masks, overlays and legend")
-
-    report = verbs.add_parser(
-        "report",
-        parents=[debug],
-        formatter_class=shape,
-        help="tables from run folders",
-        description="Tables from report.json files, in Markdown.",
-    )
-    report.add_argument("paths", metavar="DIR", nargs="+", help="run folders, or folders above them")
-    report.add_argument(
-        "--protocol",
-        default="published",
-        help="of the headline: published, hungarian, majority, argmax_iou, held_out, original_size, best_epoch",
-    )
-    return parser
+from ncdss_lib.system.errors import InputError, NCDSSError, did_you_mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     try:
         options = build_parser().parse_args(arguments)
-        _VERBS[options.verb](options)
+        options.do(options)
         return 0
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on.", debug, 130)
@@ -157,16 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NCDSSError as error:
         return _fail(str(error), debug, error.exit_code)
     except OSError as error:
-        hint = " Make room and run the same command again." if error.errno == errno.ENOSPC else ""
+        full = error.errno == errno.ENOSPC
+        hint = " Make room and run the same command again." if full else ""
         return _fail(f"{error}.{hint}", debug, 1)
     except Exception as error:
-        return _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", debug, 1)
+        hint = "" if debug else " (--debug shows where)"
+        return _fail(f"unexpected {type(error).__name__}: {error}{hint}", debug, 1)
 
 
 def _fail(message: str, debug: bool, status: int) -> int:
     if "tqdm" in sys.modules:
-        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):  # the message gets a line of its own
-            bar.close()
+        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
+            bar.close()  # so that the message gets a line of its own
     if debug:
         traceback.print_exc()
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
@@ -177,96 +60,330 @@ def _fail(message: str, debug: bool, status: int) -> int:
     return status
 
 
-# The verbs import what they need: --help and wrong options answer at once, without loading torch.
+# --- the parser ---------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Help shows defaults; an error is one line, with the nearest valid option."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **settings)
+
+    def option(self, name: str, text: str, default: Any = None, **settings: Any) -> None:
+        """An option with its help. A default that is a number sets the type, False makes a flag."""
+        if default is False:
+            settings["action"] = "store_true"
+        elif isinstance(default, int | float):
+            settings["type"] = type(default)
+        self.add_argument(name, help=text, default=default, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (`{self.prog} --help` explains the options)")
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:
+            options = [option for action in self._actions for option in action.option_strings]
+            self.error(f"unknown option {rest[0]!r}: {did_you_mean(rest[0], options)}")
+        return known, rest
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; ``do`` of what it parses is the verb's function."""
+    about = "Novel class discovery in semantic segmentation, stage by stage."
+    parser = _Parser(prog="ncdss", description=about)
+    parser.add_argument("--version", action="version", version=f"ncdss {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    # options that several verbs share
+    debug = _Parser(add_help=False)
+    debug.option("--debug", "show the traceback of an error", False)
+
+    place = _Parser(add_help=False)
+    text = "folder of the data set; without it $NCDSS_DATA_ROOT"
+    place.option("--data-root", text, metavar="DIR")
+
+    data = _Parser(add_help=False, parents=[place])
+    text = "toyscenes (drawn by the library), pascal5i, coco20i or folder (your own images)"
+    data.option("--dataset", text, "toyscenes")
+
+    settings = _Parser(add_help=False, parents=[debug])
+    text = "change a field of the recipe (repeatable)"
+    many = {"action": "append", "dest": "overrides"}
+    settings.option("--set", text, [], metavar="STAGE.FIELD=VALUE", **many)
+    settings.option("--device", "auto, cpu or cuda", "auto")
+
+    recipe = _Parser(add_help=False, parents=[data, settings])
+    text = "laptop (frozen encoder, CPU) or paper (published values, GPU)"
+    recipe.option("--recipe", text, "laptop")
+    text = "run folder, or for a grid the folder of all runs; without it "
+    recipe.option("--out", text + "runs/DATASET/foldF/RECIPE/seedS", metavar="DIR")
+
+    checkpoint = _Parser(add_help=False, parents=[settings])
+    text = "a .safetensors of a run, or a released .pth.tar of the paper"
+    checkpoint.option("--checkpoint", text, metavar="FILE", required=True)
+    checkpoint.option("--network", "of an EUMS checkpoint: student or teacher", "student")
+    checkpoint.option("--fold", "of the data set that the checkpoint was trained on", 0)
+
+    # the verbs
+    _add_run(verbs, recipe)
+    _add_reproduce(verbs, recipe)
+    _add_prepare(verbs, place, debug)
+    _add_evaluate(verbs, data, checkpoint)
+    _add_predict(verbs, checkpoint)
+    _add_report(verbs, debug)
+    return parser
+
+
+def _verb(
+    verbs: Any, name: str, text: str, do: Callable[[argparse.Namespace], None], *parents: _Parser
+) -> _Parser:
+    """The parser of a verb, which ``text`` explains in the list of verbs and ``do`` carries out."""
+    parser: _Parser = verbs.add_parser(name, help=text, description=do.__doc__, parents=parents)
+    parser.set_defaults(do=do)
+    return parser
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+def _add_run(verbs: Any, recipe: _Parser) -> None:
+    run = _verb(verbs, "run", "one run, the library alone", _run, recipe)
+    run.option("--fold", "which classes are novel: 0 to 3, and 4 for the animals of PASCAL", 0)
+    run.option("--seed", "of weights, order of images, augmentation and clustering", 0)
+    run.option("--show-recipe", "print every field of the recipe with its meaning, and stop", False)
 
 
 def _run(options: argparse.Namespace) -> None:
+    """Run all stages; write report.json."""
     from ncdss_lib.recipes import describe, load_recipe
 
     if options.show_recipe:
         print(describe(load_recipe(options.recipe, options.overrides, options.dataset)))
         return
     from ncdss_lib.pipeline import open_run
-    from ncdss_lib.report import report_tables
+    from ncdss_lib.runs.report import report_tables
 
     run = open_run(
-        options.dataset, options.data_root, options.fold, options.seed, options.recipe, options.out, options.overrides, options.device
+        options.dataset,
+        options.data_root,
+        options.fold,
+        options.seed,
+        options.recipe,
+        options.out,
+        options.overrides,
+        options.device,
     )
     path = run.write_report()
     if run.runtime.is_main:
         print(report_tables([path]), f"\n\nWritten: {path}")
 
 
+# --- reproduce ----------------------------------------------------------------------------------
+
+
+def _add_reproduce(verbs: Any, recipe: _Parser) -> None:
+    text = "the notebooks over folds and seeds, by papermill"
+    grid = _verb(verbs, "reproduce", text, _reproduce, recipe)
+    grid.option("--folds", "folds of the grid", [0], type=int, nargs="+")
+    grid.option("--seeds", "seeds of the grid", [0], type=int, nargs="+")
+    text = "runs at a time on this machine; without it one per CUDA device, or one"
+    grid.option("--jobs", text, type=int)
+    text = "give the runs to a cluster: slurm (or local, to try it on this machine)"
+    grid.option("--submit", text, metavar="CLUSTER")
+    text = "of the cluster's jobs, such as slurm_partition=gpu or timeout_min=1440 (repeatable)"
+    many = {"action": "append", "dest": "submit_options"}
+    grid.option("--submit-option", text, [], metavar="KEY=VALUE", **many)
+    grid.option("--timeout", "seconds that a cell may take; 0 for no limit", 3600.0)
+
+
 def _reproduce(options: argparse.Namespace) -> None:
-    if options.debug:
-        os.environ["NCDSS_DEBUG"] = "1"
-    from ncdss_lib.batch import parse_options, reproduce
+    """Execute the notebooks for every fold and seed."""
     from ncdss_lib.data import open_dataset
     from ncdss_lib.data.splits import label_space
     from ncdss_lib.recipes import load_recipe
-    from ncdss_lib.report import report_tables
+    from ncdss_lib.runs.cluster import parse_options
+    from ncdss_lib.runs.grid import reproduce
+    from ncdss_lib.runs.report import report_tables
 
+    # a wrong fold is refused before the others run
     recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     data = open_dataset(options.dataset, options.data_root, config=recipe.data)
-    for fold in options.folds:  # a wrong one is refused before the others run
+    for fold in options.folds:
         label_space(data, fold)
+
+    # the grid, and the tables of all its runs
     folders = reproduce(
-        options.dataset, options.data_root, options.folds, options.seeds, options.recipe, options.overrides, options.out, options.device,
-        options.jobs, options.timeout or None, options.submit, parse_options(options.submit_options),
-    )  # fmt: skip
+        options.dataset,
+        options.data_root,
+        options.folds,
+        options.seeds,
+        options.recipe,
+        options.overrides,
+        options.out,
+        options.device,
+        options.jobs,
+        options.timeout or None,
+        options.submit,
+        parse_options(options.submit_options),
+    )
     print(report_tables(folders))
 
 
-def _report(options: argparse.Namespace) -> None:
-    from ncdss_lib.report import report_tables
-
-    print(report_tables(options.paths, options.protocol))
+# --- prepare ------------------------------------------------------------------------------------
 
 
-def _prepare(options: argparse.Namespace) -> None:
+def _add_prepare(verbs: Any, place: _Parser, debug: _Parser) -> None:
+    about = "Make or verify a data set's folder."
+    prepare = verbs.add_parser("prepare", help="data as the pipeline reads it", description=about)
+    kinds = prepare.add_subparsers(dest="kind", metavar="WHAT", required=True)
+
+    # from public archives
+    raw = _Parser(add_help=False, parents=[place, debug])
+    text = "where the archives or what was extracted from them lie; without it --data-root"
+    raw.option("--sources", text, metavar="DIR")
+    raw.option("--download", "fetch the archives that are missing", False)
+
+    text = "PASCAL VOC 2012 and SBD to masks and lists"
+    _verb(kinds, "pascal5i", text, _prepare_pascal5i, raw)
+
+    text = "COCO 2014 annotations to masks and lists"
+    coco = _verb(kinds, "coco20i", text, _prepare_coco20i, raw)
+    text = "which masks to make; data.coco_masks chooses among them"
+    coco.option("--masks", text, ["published", "complete"], nargs="+")
+
+    # from any images
+    text = "saliency maps for a folder of images"
+    saliency = _verb(kinds, "saliency", text, _prepare_saliency, place, debug)
+    text = "the images; without it those of --data-root that train"
+    saliency.option("--images", text, metavar="DIR")
+    text = "where the maps go; without it --data-root/saliency_supervised_model"
+    saliency.option("--out", text, metavar="DIR")
+    text = "u2netp (comes with a package), or a model of rembg, which it downloads"
+    saliency.option("--model", text, "u2netp")
+    text = "instead of a model: a folder of ready maps, 0/1, 0/255 or soft"
+    saliency.option("--maps", text, metavar="DIR")
+    saliency.option("--threshold", "a pixel is salient above this share of the map's range", 0.5)
+    saliency.option("--min-area", "smaller components, as a share of the image, are removed", 0.01)
+
+
+def _prepare_pascal5i(options: argparse.Namespace) -> None:
+    from ncdss_lib.prepare import pascal_masks
+
+    root = _root_to_prepare(options)
+    print(pascal_masks.prepare(root, sources=_path(options.sources), download=options.download))
+
+
+def _prepare_coco20i(options: argparse.Namespace) -> None:
+    from ncdss_lib.prepare import coco_masks
+
+    root = _root_to_prepare(options)
+    sources = _path(options.sources)
+    print(coco_masks.prepare(root, sources=sources, download=options.download, masks=options.masks))
+
+
+def _prepare_saliency(options: argparse.Namespace) -> None:
+    from ncdss_lib.prepare import saliency_maps
+
+    summary = saliency_maps.prepare(
+        _root_to_prepare(options),
+        images=_path(options.images),
+        out=_path(options.out),
+        model=options.model,
+        maps=_path(options.maps),
+        threshold=options.threshold,
+        min_area=options.min_area,
+    )
+    print(summary)
+
+
+def _root_to_prepare(options: argparse.Namespace) -> Path:
     root = options.data_root or os.environ.get("NCDSS_DATA_ROOT")
     if not root:
-        raise InputError("prepare needs the data set's folder: --data-root DIR, or $NCDSS_DATA_ROOT.")
-    place, sources = Path(root).expanduser(), getattr(options, "sources", None)
-    if options.kind == "pascal5i":
-        from ncdss_lib.prepare import pascal_masks
-
-        print(pascal_masks.prepare(place, sources=sources and Path(sources), download=options.download))
-    elif options.kind == "coco20i":
-        from ncdss_lib.prepare import coco_masks
-
-        print(coco_masks.prepare(place, sources=sources and Path(sources), download=options.download, masks=options.masks))
-    else:
-        from ncdss_lib.prepare import saliency_maps
-
-        images, out, maps = (value and Path(value) for value in (options.images, options.out, options.maps))
-        print(
-            saliency_maps.prepare(
-                place, images=images, out=out, model=options.model, maps=maps, threshold=options.threshold, min_area=options.min_area
-            )
+        raise InputError(
+            "prepare needs the data set's folder: --data-root DIR, or $NCDSS_DATA_ROOT."
         )
+    return Path(root).expanduser()
+
+
+def _path(given: str | None) -> Path | None:
+    return Path(given) if given else None
+
+
+# --- evaluate and predict -----------------------------------------------------------------------
+
+
+def _add_evaluate(verbs: Any, data: _Parser, checkpoint: _Parser) -> None:
+    evaluate = _verb(verbs, "evaluate", "score a checkpoint", _evaluate, data, checkpoint)
+    text = "the number of clusters that is expected; without it the checkpoint's"
+    evaluate.option("--clusters", text, type=int, metavar="K")
+    evaluate.option("--out", "write the scores there too, as JSON", metavar="FILE")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from ncdss_lib import trained
+    """Score a checkpoint on the validation images under every protocol."""
+    from ncdss_lib.runs.evaluate_checkpoint import evaluate_checkpoint, evaluation_tables
 
-    scores = trained.evaluate(
-        Path(options.checkpoint), options.dataset, options.data_root, options.fold, overrides=options.overrides, device=options.device,
-        network=options.network, clusters=options.clusters, out=options.out and Path(options.out),
-    )  # fmt: skip
+    scores = evaluate_checkpoint(
+        Path(options.checkpoint),
+        options.dataset,
+        options.data_root,
+        options.fold,
+        overrides=options.overrides,
+        device=options.device,
+        network=options.network,
+        clusters=options.clusters,
+        out=_path(options.out),
+    )
     if os.environ.get("RANK", "0") == "0":
-        print(trained.score_text(scores))
+        print(evaluation_tables(scores))
+
+
+def _add_predict(verbs: Any, checkpoint: _Parser) -> None:
+    predict = _verb(verbs, "predict", "segment any pictures", _predict, checkpoint)
+    text = "for the class names of a released checkpoint or an unfinished run; "
+    predict.option("--dataset", text + "else the run's report has them")
+    text = "of your own images, whose classes an unfinished run does not tell"
+    predict.option("--data-root", text, metavar="DIR")
+    text = "a folder of pictures, or one picture"
+    predict.option("--images", text, metavar="DIR", required=True)
+    text = "a new folder for the masks, overlays and legend"
+    predict.option("--out", text, metavar="DIR", required=True)
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from ncdss_lib import trained
+    """Write a mask and an overlay for each picture, and a legend."""
+    from ncdss_lib.runs.predict_images import predict_images
 
-    print(
-        trained.predict(
-            Path(options.checkpoint), Path(options.images), Path(options.out), dataset=options.dataset, data_root=options.data_root,
-            fold=options.fold, overrides=options.overrides, device=options.device, network=options.network,
-        )
-    )  # fmt: skip
+    summary = predict_images(
+        Path(options.checkpoint),
+        Path(options.images),
+        Path(options.out),
+        dataset=options.dataset,
+        data_root=options.data_root,
+        fold=options.fold,
+        overrides=options.overrides,
+        device=options.device,
+        network=options.network,
+    )
+    print(summary)
 
 
-_VERBS = {"run": _run, "reproduce": _reproduce, "prepare": _prepare, "evaluate": _evaluate, "predict": _predict, "report": _report}
+# --- report -------------------------------------------------------------------------------------
+
+
+def _add_report(verbs: Any, debug: _Parser) -> None:
+    report = _verb(verbs, "report", "tables from run folders", _report, debug)
+    text = "run folders, or folders above them"
+    report.add_argument("paths", metavar="DIR", nargs="+", help=text)
+    text = "of the headline: published, hungarian, majority, argmax_iou, held_out, "
+    report.option("--protocol", text + "original_size, best_epoch", "published")
+
+
+def _report(options: argparse.Namespace) -> None:
+    """Tables from report.json files, in Markdown."""
+    from ncdss_lib.runs.report import report_tables
+
+    print(report_tables(options.paths, options.protocol))

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ncdss_lib.errors import InputError
+from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.segmenter import Segmenter, upsample
 
 if TYPE_CHECKING:
@@ -48,28 +47,3 @@ def load_model(run: Run, name: str, suffix: str | None = None, folder: Path | No
     model = run.new_segmenter(run.clusters.get(name, 0), seed=run.seed)
     load_weights(model, run.weights(name, suffix, folder))
     return model.eval()
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load weights strictly.
-
-    Raises:
-        InputError: the file is not there, cannot be read, or belongs to another configuration.
-    """
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}. Run the stage that makes it, or check the path.")
-    try:
-        weights = safetensors.torch.load_file(path)
-    except Exception as error:  # the library raises a type of its own that it does not export
-        raise InputError(f"checkpoint {path} cannot be read ({error}). Delete its stage folder and run again.") from None
-    own = model.state_dict()
-    wrong = [name for name in own if name not in weights] + [name for name in weights if name not in own]
-    for name in own.keys() & weights.keys():
-        if weights[name].shape != own[name].shape:
-            wrong.append(f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}")
-    if wrong:
-        raise InputError(
-            f"checkpoint {path} is of another configuration: {wrong[0]} does not fit ({len(wrong)} such tensors). "
-            "Use the recipe and overrides that it was trained with."
-        )
-    model.load_state_dict(weights)

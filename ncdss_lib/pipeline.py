@@ -28,19 +28,19 @@ from ncdss_lib.data.dataset import SegmentationData, read_truth
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.splits import Splits, label_space, make_splits
 from ncdss_lib.data.views import VIEW_NAMES, FeatureViews, ImageViews, Views, feature_cache_key, load_view
-from ncdss_lib.errors import InputError, RunError, nearest
 from ncdss_lib.models.encoders import Encoder, weights_stamp
 from ncdss_lib.models.feature_cache import FeatureCache, build_cache
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training, load_recipe
 from ncdss_lib.runtime import Runtime
 from ncdss_lib.stages import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation
-from ncdss_lib.store import (
+from ncdss_lib.system.errors import InputError, RunError, did_you_mean
+from ncdss_lib.system.folders import (
     cache_root,
     commit_folder,
     disk_errors,
     fingerprint,
-    making,
+    locked_partial_folder,
     manifest,
     read_json,
     runs_root,
@@ -187,7 +187,7 @@ class Run:
     def ensure(self, stage: str) -> Path:
         """Return a stage's folder, computing it and the stages before it as far as they are not current."""
         if stage not in _ALL:
-            raise InputError(f"unknown stage {stage!r}: {nearest(stage, _ALL)}")
+            raise InputError(f"unknown stage {stage!r}: {did_you_mean(stage, _ALL)}")
         for earlier in _ALL[stage].after:
             self.ensure(earlier)
         folder = self.folder / stage
@@ -200,7 +200,7 @@ class Run:
         views = self.views  # features are extracted outside the stage's own time
         assert views is not None
         key = self.key(stage)
-        with disk_errors(f"stage {stage}", self.folder), making(folder, key, self.runtime) as partial:
+        with disk_errors(f"stage {stage}", self.folder), locked_partial_folder(folder, key, self.runtime.from_main) as partial:
             if partial is None:  # another process made it meanwhile
                 self.skipped[stage] = True
                 return folder

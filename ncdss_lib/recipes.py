@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ncdss_lib.errors import InputError, nearest
+from ncdss_lib.system.errors import InputError, did_you_mean
 
 
 class _Section(BaseModel):
@@ -271,7 +271,7 @@ def load_recipe(name: str, overrides: Iterable[str] = (), dataset: str | None = 
         InputError: unknown recipe, section or field (with the nearest name), or a value of the wrong type or out of range.
     """
     if name not in ("paper", "laptop"):
-        raise InputError(f"unknown recipe {name!r}: {nearest(name, ('paper', 'laptop'))}")
+        raise InputError(f"unknown recipe {name!r}: {did_you_mean(name, ('paper', 'laptop'))}")
     values: dict[str, dict[str, Any]] = {section: {} for section in sections()}
     chosen = {key: value for key, (value, _) in LAPTOP.items()} if name == "laptop" else PAPER_COCO if dataset == "coco20i" else {}
     for key, value in [*chosen.items(), *(_parse_override(text) for text in overrides)]:
@@ -292,9 +292,9 @@ def _parse_override(text: str) -> tuple[str, Any]:
         raise InputError(f"override {text!r} is not of the form stage.field=value, for example eums.epochs=5.")
     known = sections()
     if section not in known:
-        raise InputError(f"unknown stage {section!r} in override {text!r}: {nearest(section, known)}")
+        raise InputError(f"unknown stage {section!r} in override {text!r}: {did_you_mean(section, known)}")
     if field not in known[section].model_fields:
-        raise InputError(f"unknown field {field!r} of {section} in override {text!r}: {nearest(field, known[section].model_fields)}")
+        raise InputError(f"unknown field {field!r} of {section} in override {text!r}: {did_you_mean(field, known[section].model_fields)}")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError:

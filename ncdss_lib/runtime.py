@@ -25,9 +25,9 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from ncdss_lib.errors import InputError, NCDSSError
 from ncdss_lib.recipes import Compute
-from ncdss_lib.store import write_json
+from ncdss_lib.system.errors import InputError, NCDSSError
+from ncdss_lib.system.folders import write_json
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # report.json says what it would announce
 

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.views import LoadEpoch, Source
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.recipes import Training
 from ncdss_lib.runtime import Batches, Runtime, sum_over_processes, world_size
+from ncdss_lib.system.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from ncdss_lib.pipeline import Run

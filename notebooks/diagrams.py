@@ -36,7 +36,7 @@ from ncdss_lib.metrics import (
     pairwise_iou,
     relabel,
 )
-from ncdss_lib.report import PROTOCOLS
+from ncdss_lib.runs.report import PROTOCOLS
 from ncdss_lib.stages.clustering import read_prototypes
 from ncdss_lib.stages.eums import ramp_up
 from ncdss_lib.viz import examples, results, tables

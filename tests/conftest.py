@@ -49,7 +49,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NCDSS_RUNS", str(root / "runs"))
         patch.setenv("NCDSS_CACHE", str(root / "cache"))
-        for name in ("NCDSS_DATA_ROOT", "NCDSS_DEVICE", "NCDSS_DEBUG"):
+        for name in ("NCDSS_DATA_ROOT", "NCDSS_DEVICE"):
             patch.delenv(name, raising=False)
         yield root
 

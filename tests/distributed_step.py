@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ncdss_lib.errors import InputError, NCDSSError
 from ncdss_lib.models import feature_cache
 from ncdss_lib.pipeline import open_run
 from ncdss_lib.recipes import Compute
 from ncdss_lib.runtime import Runtime, report_failure
 from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.system.errors import InputError, NCDSSError
 from ncdss_lib.training import pixel_cross_entropy
 from tests.conftest import TINY_LAPTOP
 

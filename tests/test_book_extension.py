@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from sphinx.cmd.build import build_main
 
-from ncdss_lib import batch
 from ncdss_lib.recipes import LAPTOP
+from ncdss_lib.runs import notebooks
 
 EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_ext"
 CONF = f"""
@@ -62,7 +62,7 @@ def build(project: Path) -> tuple[int, str, str]:
 def executed(project: Path, text: str = "Title", result: str = "the result", **metadata) -> None:
     shown = nbformat.v4.new_output("stream", name="stdout", text=f"{result}\n")
     bar = nbformat.v4.new_output("stream", name="stderr", text=BAR)
-    metadata = {"ncdss": {"library": batch.library_digest()}, **metadata}
+    metadata = {"ncdss": {"library": notebooks.library_digest()}, **metadata}
     write(project / "run" / "notebooks" / "01_small.ipynb", cells(text, bar, shown, injected=True), **metadata)
 
 
@@ -123,7 +123,7 @@ def test_an_execution_by_another_library_is_a_warning_until_it_is_done_again(pro
     library.mkdir()
     (library / "stage.py").write_text("other code")
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "PACKAGE", library)
+        patch.setattr(notebooks, "PACKAGE", library)
         for _ in range(2):  # though no page has changed
             status, warnings, _ = build(project)
             assert status != 0

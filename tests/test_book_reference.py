@@ -24,7 +24,8 @@ root_doc = "index"
 exclude_patterns = ["run", "notebooks"]
 numfig = True
 """
-EMPTY = ("data/__init__", "models/__init__", "prepare/__init__", "stages/__init__", "viz/__init__", "__init__", "__main__")
+PACKAGES = ("data", "models", "prepare", "runs", "stages", "system", "viz")
+EMPTY = (*(f"{package}/__init__" for package in PACKAGES), "__init__", "__main__")
 
 
 def build(folder: Path, extensions: str, text: str) -> tuple[int, str, str]:

@@ -13,7 +13,7 @@ import pytest
 from ncdss_lib.cli import main
 from ncdss_lib.recipes import flatten, load_recipe
 from ncdss_lib.stages import clustering
-from ncdss_lib.store import read_json
+from ncdss_lib.system.folders import read_json
 from tests.conftest import REPO, TINY_LAPTOP
 from tests.data.fake_voc import make_fake_voc
 

@@ -9,7 +9,7 @@ import pytest
 
 from ncdss_lib.pipeline import open_run
 from ncdss_lib.prepare import coco_masks
-from ncdss_lib.store import read_json
+from ncdss_lib.system.folders import read_json
 from tests.conftest import REPO, TINY_LAPTOP
 from tests.data.fake_coco import make_toy_coco
 from tests.data.fake_voc import make_fake_folder, make_fake_voc

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ncdss_lib.data.masks import read_labels, resize_labels
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.inference import load_model
 from ncdss_lib.pipeline import STAGES, Run
 from ncdss_lib.recipes import flatten, load_recipe
 from ncdss_lib.stages import clustering, eums
-from ncdss_lib.store import read_json
+from ncdss_lib.system.errors import InputError, RunError
+from ncdss_lib.system.folders import read_json
 from tests.conftest import TINY_PAPER, opened
 from tests.data.fake_voc import make_fake_voc
 
@@ -467,7 +467,7 @@ def test_a_checkpoint_of_another_configuration(voc, laptop):
     weights = load_file(path)
     save_file({**weights, "head.7.bias": torch.zeros(7)}, path)
     shutil.rmtree(laptop / "clustering")
-    message = refused(run, "clustering", r"base.safetensors is of another configuration: head.7.bias \(7,\) instead of \(16,\)")
+    message = refused(run, "clustering", r"base.safetensors is of another configuration: head.7.bias has shape \(7,\) instead of \(16,\)")
     assert "(1 such tensors)" in message
 
 

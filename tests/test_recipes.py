@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from ncdss_lib.errors import InputError
 from ncdss_lib.recipes import LAPTOP, Recipe, describe, flatten, load_recipe, sections
+from ncdss_lib.system.errors import InputError
 
 #: The method reference's "reference" column and its sections 0 to 11, field by field.
 PUBLISHED = {

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 
 from ncdss_lib import runtime as runtime_module
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.models.segmenter import build_segmenter
 from ncdss_lib.models.teacher import make_teacher
 from ncdss_lib.pipeline import open_run
@@ -26,7 +25,8 @@ from ncdss_lib.recipes import EUMS, Compute, Model
 from ncdss_lib.runtime import Runtime, report_failure
 from ncdss_lib.stages.eums import eums_step
 from ncdss_lib.stages.evaluation import confusion_on_val
-from ncdss_lib.store import read_json
+from ncdss_lib.system.errors import InputError, RunError
+from ncdss_lib.system.folders import read_json
 from ncdss_lib.training import make_optimizer
 from tests.conftest import REPO, TINY_LAPTOP
 from tests.distributed_step import batches, network

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ncdss_lib.data.views import Source
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.pipeline import open_run
 from ncdss_lib.recipes import BaseTraining, BasicFramework, Compute, load_recipe
 from ncdss_lib.runtime import Runtime
+from ncdss_lib.system.errors import InputError, RunError
 from ncdss_lib.training import fit, learning_rate_factor, pixel_cross_entropy
 from tests.conftest import REPO, TINY_LAPTOP
 

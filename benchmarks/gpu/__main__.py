@@ -16,7 +16,7 @@ from tabulate import tabulate
 from benchmarks import gpu
 from benchmarks.gpu import PAPER, TINY, Kit, Row, inference, loading, machine, runs, steps
 from benchmarks.measure import open_data
-from ncdss_lib.store import write_json
+from ncdss_lib.system.folders import write_json
 
 PARTS: dict[str, Callable[[Kit], Iterable[Row]]] = {
     "machine": machine.run,

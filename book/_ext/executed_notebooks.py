@@ -23,7 +23,7 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
-from ncdss_lib.batch import library_digest
+from ncdss_lib.runs.notebooks import library_digest
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from ncdss_lib import report
-from ncdss_lib.errors import InputError
+from ncdss_lib.runs import report
+from ncdss_lib.system.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +65,9 @@ def paper_only(kind: str, dataset: str) -> pd.DataFrame | None:
     """The paper's rows of a table of which nothing was run, each under an empty row for ours; None where the paper has none."""
     published: dict[str, tuple[float, ...]] = {}
     if kind == "novel":
-        published = {report.NAMES[model]: values for model, values in report.PAPER.get(dataset, {}).items()}
+        published = {name: report.PAPER[dataset][model] for model, name in report.NAMES.items() if dataset in report.PAPER}
     elif kind == "ablation" and dataset == "pascal5i":
-        published = dict(report.ABLATION.values())
+        published = {switches: report.PAPER[dataset][row] for row, switches in report.SWITCHES.items()}
     columns = [*(f"fold {fold}" for fold in range(4)), "mean of 4 folds"]
     rows: dict[str, dict[str, str]] = {}
     for name, values in published.items():
@@ -88,7 +88,7 @@ def markdown(kind: str, dataset: str, recipe: str, found: pd.DataFrame) -> str:
     """A table, or for ``runs`` and ``caution`` a sentence.
 
     Args:
-        found: rows of :func:`ncdss_lib.report.read_reports` with this data set and recipe; empty where nothing was run.
+        found: rows of :func:`ncdss_lib.runs.report.read_reports` with this data set and recipe; empty where nothing was run.
     """
     if kind in ("runs", "caution"):
         if found.empty:

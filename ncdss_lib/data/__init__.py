@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from ncdss_lib.data.dataset import SegmentationData
-from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.recipes import Data
+from ncdss_lib.system.errors import InputError, did_you_mean
 
 DATASETS = ("toyscenes", "pascal5i", "coco20i", "folder")
 
@@ -58,4 +58,4 @@ def open_dataset(
 
             novel = config.num_novel
             return OwnImages(root, cache_dir, num_novel=novel, needs_saliency=needs_saliency)
-    raise InputError(f"unknown data set {name!r} (--dataset): {nearest(name, DATASETS)}")
+    raise InputError(f"unknown data set {name!r} (--dataset): {did_you_mean(name, DATASETS)}")

@@ -22,7 +22,7 @@ from typing import Literal
 
 from ncdss_lib.data.file_dataset import FileDataset
 from ncdss_lib.data.image_files import data_folder, list_files, read_list, refuse_shared
-from ncdss_lib.errors import InputError
+from ncdss_lib.system.errors import InputError
 
 #: The categories in annotation order; the i-th, counted from 1, has original id i (COCO's own
 #: category ids have gaps).

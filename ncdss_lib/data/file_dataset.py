@@ -24,7 +24,7 @@ from ncdss_lib.data.image_files import (
 )
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels
-from ncdss_lib.errors import InputError, RunError
+from ncdss_lib.system.errors import InputError, RunError
 
 SALIENCY = "saliency_supervised_model"
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from ncdss_lib.errors import InputError
+from ncdss_lib.system.errors import InputError
 
 PHOTOS = (".jpg", ".jpeg", ".png")
 CHUNK = 64  # a task for each image would be 120,000 of COCO's

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ncdss_lib.data.image_files import opened
 from ncdss_lib.data.label_space import BACKGROUND, IGNORE
-from ncdss_lib.errors import InputError
+from ncdss_lib.system.errors import InputError
 
 
 def read_labels(path: Path, modes: tuple[str, ...] = ("P", "L")) -> np.ndarray:

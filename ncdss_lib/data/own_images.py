@@ -32,7 +32,7 @@ from ncdss_lib.data.image_files import (
     refuse_shared,
 )
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.errors import InputError
+from ncdss_lib.system.errors import InputError
 
 OTHER_PHOTOS = (".avif", ".bmp", ".gif", ".heic", ".jp2", ".tif", ".tiff", ".webp")
 LAYOUT = (

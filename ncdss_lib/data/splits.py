@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.data.label_space import LabelSpace
-from ncdss_lib.errors import InputError, nearest
+from ncdss_lib.system.errors import InputError, did_you_mean
 
 BASE_LISTS = ("published", "strict")
 
@@ -59,7 +59,7 @@ def make_splits(
         InputError: when the fold has no novel or no base image, or for another ``base_list``.
     """
     if base_list not in BASE_LISTS:
-        raise InputError(f"data.base_list={base_list!r}: {nearest(base_list, BASE_LISTS)}")
+        raise InputError(f"data.base_list={base_list!r}: {did_you_mean(base_list, BASE_LISTS)}")
 
     # an image may hold both kinds of classes; its base classes are known, then unlabelled
     presence = data.presence()

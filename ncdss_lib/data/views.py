@@ -21,11 +21,11 @@ from torchvision.transforms.v2 import ColorJitter
 
 from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.errors import NCDSSError
 from ncdss_lib.models.encoders import weights_stamp
 from ncdss_lib.models.feature_cache import FeatureCache
 from ncdss_lib.recipes import Data, Model
 from ncdss_lib.runtime import Batches, cores
+from ncdss_lib.system.errors import NCDSSError
 
 Targets = Callable[[str], np.ndarray]  # image id -> contiguous label map, uint8 [H, W]; picklable, for loading processes
 Step = dict[str, Sequence[str]]  # source name -> ids of the images of one training step

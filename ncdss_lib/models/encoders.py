@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.models.checkpoints import read_state_dict
 from ncdss_lib.recipes import Model
+from ncdss_lib.system.errors import InputError, did_you_mean
 
 BUNDLED = "tf_efficientnet_lite0"
 
@@ -75,7 +75,7 @@ def weights_stamp(config: Model) -> list[int] | None:
 def _create(config: Model) -> Any:
     if config.encoder.partition(".")[0] not in timm.list_models():  # what follows a dot names the weights
         close = [name for name in timm.list_models() if name.startswith(config.encoder[:4])] or [BUNDLED, "resnet50"]
-        raise InputError(f"timm has no model {config.encoder!r}: {nearest(config.encoder, close[:40])} Set --set model.encoder=...")
+        raise InputError(f"timm has no model {config.encoder!r}: {did_you_mean(config.encoder, close[:40])} Set --set model.encoder=...")
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # without weights: the same random network in every stage, process and run

@@ -19,7 +19,7 @@ from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
 from ncdss_lib.runtime import Runtime
-from ncdss_lib.store import MANIFEST, commit_folder, disk_errors, fingerprint, making, read_json
+from ncdss_lib.system.folders import MANIFEST, commit_folder, disk_errors, fingerprint, locked_partial_folder, read_json
 
 
 class FeatureCache:
@@ -68,7 +68,7 @@ def build_cache(
     """
     name = fingerprint(key)
     folder = root / name
-    with disk_errors("cached features", root), making(folder, name, runtime) as partial:
+    with disk_errors("cached features", root), locked_partial_folder(folder, name, runtime.from_main) as partial:
         if partial:
             encoder = runtime.prepare(make_encoder().eval())
             _extract(partial, [(v, row, i) for v, ids in views.items() for row, i in enumerate(ids)], load, encoder, runtime, batch)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ncdss_lib.data.file_dataset import SALIENCY
-from ncdss_lib.errors import RunError
+from ncdss_lib.system.errors import RunError
 
 
 def writable(folder: Path) -> bool:

@@ -18,8 +18,8 @@ from urllib.request import Request, urlopen
 
 from tqdm.auto import tqdm
 
-from ncdss_lib.errors import InputError, NCDSSError, RunError
 from ncdss_lib.prepare import refuse_read_only
+from ncdss_lib.system.errors import InputError, NCDSSError, RunError
 
 BLOCK = 2**20  # bytes that are read at a time
 #: what the standard library raises for a damaged archive; RuntimeError for an encrypted one

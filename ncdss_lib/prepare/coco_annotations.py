@@ -19,7 +19,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
 
 from ncdss_lib.data.coco20i import COCO_CLASSES
 from ncdss_lib.data.image_files import list_files, picture_size
-from ncdss_lib.errors import InputError
+from ncdss_lib.system.errors import InputError
 
 SPLITS = ("train", "val")
 LAYOUT = (

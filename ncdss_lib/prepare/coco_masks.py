@@ -24,7 +24,6 @@ from ncdss_lib.data.image_files import in_threads, whole_file, write_list
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.data.splits import images_with
-from ncdss_lib.errors import InputError, nearest
 from ncdss_lib.prepare import counts_table, next_step, refuse_read_only, writing
 from ncdss_lib.prepare.archives import Part, obtain
 from ncdss_lib.prepare.coco_annotations import (
@@ -35,7 +34,8 @@ from ncdss_lib.prepare.coco_annotations import (
     check_size,
     read_annotations,
 )
-from ncdss_lib.store import commit_folder, fingerprint, manifest, partial_folder
+from ncdss_lib.system.errors import InputError, did_you_mean
+from ncdss_lib.system.folders import commit_folder, fingerprint, manifest, partial_folder
 
 IMAGES = tuple(
     Part(
@@ -146,7 +146,7 @@ def prepare(
         raise InputError("no masks asked for: name one kind.")
     for kind in masks:
         if kind not in RULES:
-            raise InputError(f"unknown masks {kind!r}: {nearest(kind, RULES)}")
+            raise InputError(f"unknown masks {kind!r}: {did_you_mean(kind, RULES)}")
     with writing(data_root):
         _refuse_foreign(data_root, masks)
         _link_parts(data_root, Path(sources or data_root).expanduser(), download)

@@ -31,9 +31,9 @@ from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.data.pascal5i import FOLDS, MASKS, VOC_CLASSES, Pascal5i, published_counts
 from ncdss_lib.data.splits import images_with, label_space
-from ncdss_lib.errors import InputError
 from ncdss_lib.prepare import counts_table, next_step, refuse_read_only, writable, writing
 from ncdss_lib.prepare.archives import Part, obtain
+from ncdss_lib.system.errors import InputError
 
 VOC = Part(
     name="VOC 2012",

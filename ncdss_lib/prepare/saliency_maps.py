@@ -26,7 +26,6 @@ from PIL import Image
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from ncdss_lib import store
 from ncdss_lib.data.file_dataset import SALIENCY
 from ncdss_lib.data.image_files import (
     PHOTOS,
@@ -39,9 +38,10 @@ from ncdss_lib.data.image_files import (
 )
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import read_labels
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.prepare import writable
 from ncdss_lib.prepare.saliency_networks import SoftMap, load_model
+from ncdss_lib.system import folders
+from ncdss_lib.system.errors import InputError, RunError
 
 MAKER = "ncdss prepare saliency"
 ROWS = "maps.csv"
@@ -119,7 +119,7 @@ def prepare(
     if {stem: row.source for stem, row in rows.items()} != sources:
         _refuse_read_only(out)
         network = None if maps else load_model(model)
-        with store.disk_errors("the saliency maps", out):
+        with folders.disk_errors("the saliency maps", out):
             rows, kept = _make(out, settings, sources, inputs, network, earlier=rows)
     seconds = (time.monotonic() - began) / max(1, len(sources) - kept)
 
@@ -318,7 +318,7 @@ def _make(
         A row for each image, and how many had been finished before.
     """
     # what an interrupted attempt finished, then what is in the folder
-    partial = store.partial_folder(out, store.fingerprint(settings))
+    partial = folders.partial_folder(out, folders.fingerprint(settings))
     rows = _still_valid(_rows(partial), sources)
     for path in partial.glob("*.png"):
         if path.stem not in rows:
@@ -346,7 +346,7 @@ def _make(
     rows = {stem: rows[stem] for stem in sources}
     _write_rows(partial, rows)
     about = {"maker": MAKER, "settings": settings, "images": len(rows)}
-    store.commit_folder(partial, out, {**about, "fingerprint": store.fingerprint(sources)})
+    folders.commit_folder(partial, out, {**about, "fingerprint": folders.fingerprint(sources)})
     return rows, kept
 
 
@@ -380,7 +380,7 @@ def _write_rows(folder: Path, rows: Rows) -> None:
 def _manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder that this command made, or an empty one."""
     try:
-        manifest = store.manifest(folder)
+        manifest = folders.manifest(folder)
     except (OSError, json.JSONDecodeError):
         return {}
     ours = isinstance(manifest, dict) and manifest.get("maker") == MAKER
@@ -395,7 +395,7 @@ def _refuse_foreign_files(out: Path) -> None:
         raise InputError(f"{above} is a file. {expected}")
     if not out.is_dir():
         return
-    ours = {store.MANIFEST, ROWS, *(f"{stem}.png" for stem in _rows(out))} if _manifest(out) else ()
+    ours = {folders.MANIFEST, ROWS, *(f"{stem}.png" for stem in _rows(out))} if _manifest(out) else ()
     names = sorted(path.name for path in out.iterdir() if path.name[0] != ".")
     if foreign := [name for name in names if name not in ours]:
         raise InputError(

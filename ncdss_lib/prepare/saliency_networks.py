@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ncdss_lib.errors import InputError, RunError, nearest
+from ncdss_lib.system.errors import InputError, RunError, did_you_mean
 
 #: A network: RGB picture -> saliency, float32 [H, W] in 0..1, at the picture's size.
 SoftMap = Callable[[Image.Image], np.ndarray]
@@ -97,7 +97,7 @@ def rembg_model(model: str) -> SoftMap:
     if model not in usable:
         raise InputError(
             f"--model {model!r} is none of rembg's models that find salient objects. "
-            f"{nearest(model, usable)}"
+            f"{did_you_mean(model, usable)}"
         )
     try:
         session = factory.new_session(model)

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
-from ncdss_lib.errors import InputError
 from ncdss_lib.inference import load_model, predict
 from ncdss_lib.models.encoders import Encoder
+from ncdss_lib.system.errors import InputError
 
 if TYPE_CHECKING:
     from ncdss_lib.pipeline import Run

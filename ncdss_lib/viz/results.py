@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.inference import load_model, load_weights, predict
+from ncdss_lib.inference import load_model, predict
 from ncdss_lib.metrics import UNMATCHED
+from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.segmenter import Segmenter
 from ncdss_lib.stages.clustering import images_table, read_pseudo_label, used_images
 from ncdss_lib.stages.entropy_ranking import read_ranking, split_clean

@@ -27,8 +27,8 @@ from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import BAD, GOOD, class_look, cluster_look
 from ncdss_lib.models.teacher import hard_pseudo_labels
 from ncdss_lib.pipeline import Run, reopen
+from ncdss_lib.runs.trained_network import open_checkpoint
 from ncdss_lib.stages.clustering import used_images
-from ncdss_lib.trained import open_trained
 from ncdss_lib.viz import examples, explorer_data, figures, results
 from ncdss_lib.viz.explorer_data import SALIENT, SIDE, Layers, Picture, salient_look
 from ncdss_lib.viz.explorer_html import Explorer
@@ -412,7 +412,7 @@ def explore_image(run: AnyRun) -> ipywidgets.VBox | Explorer:
     Validation images where nobody is there to pick one.
     """
     run = _opened(run)
-    trained = open_trained(run.weights("eums"))
+    trained = open_checkpoint(run.weights("eums"))
     look = trained.look
 
     # for a page

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from ncdss_lib.store import read_json
+from ncdss_lib.system.folders import read_json
 from tests.browser.conftest import Browser, OnPage, eventually, missing, nothing
 from tests.conftest import REPO
 

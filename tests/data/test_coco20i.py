@@ -19,8 +19,8 @@ from ncdss_lib.data import open_dataset
 from ncdss_lib.data.coco20i import COCO_CLASSES, FOLDS, Coco20i, published_counts
 from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.data.splits import label_space, make_splits
-from ncdss_lib.errors import InputError
 from ncdss_lib.recipes import Data
+from ncdss_lib.system.errors import InputError
 from tests.data.fake_coco import CATEGORY_IDS, FakeImage, make_fake_coco, make_toy_coco
 
 FIRST, FIRST_VAL = "COCO_train2014_000000000001", "COCO_val2014_000000000001"

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ncdss_lib.data.image_files import in_threads
-from ncdss_lib.errors import InputError
+from ncdss_lib.system.errors import InputError
 
 
 def test_threads_keep_the_order_and_stop_at_the_first_error() -> None:

@@ -15,8 +15,8 @@ from ncdss_lib.data import open_dataset
 from ncdss_lib.data.dataset import SegmentationData, read_truth
 from ncdss_lib.data.own_images import ORIENTATION, OwnImages
 from ncdss_lib.data.splits import label_space, make_splits
-from ncdss_lib.errors import InputError
 from ncdss_lib.recipes import Data
+from ncdss_lib.system.errors import InputError
 
 
 class Photo(NamedTuple):

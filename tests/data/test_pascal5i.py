@@ -16,8 +16,8 @@ from ncdss_lib.data import open_dataset
 from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.data.pascal5i import FOLDS, VOC_CLASSES, Pascal5i, published_counts
 from ncdss_lib.data.splits import label_space, make_splits
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.recipes import Data
+from ncdss_lib.system.errors import InputError, RunError
 from tests.data.fake_voc import FakeImage, make_fake_voc
 
 FIRST = "2007_000001"

@@ -11,8 +11,8 @@ from ncdss_lib.data import open_dataset
 from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.data.masks import classes_in
 from ncdss_lib.data.splits import Splits, label_space, make_splits
-from ncdss_lib.errors import InputError
 from ncdss_lib.recipes import Data
+from ncdss_lib.system.errors import InputError
 from tests.data.fake_voc import make_fake_voc
 
 

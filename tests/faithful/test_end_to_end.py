@@ -26,7 +26,7 @@ from ncdss_lib import training as library_training
 from ncdss_lib.data.masks import read_labels
 from ncdss_lib.pipeline import Run
 from ncdss_lib.stages import base_training, basic_framework, eums
-from ncdss_lib.store import read_json
+from ncdss_lib.system.folders import read_json
 from tests.conftest import opened
 from tests.faithful.plain import data, evaluation, network, pseudo_labels, training
 from tests.faithful.plain.network import Weights

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
-from ncdss_lib.errors import InputError
 from ncdss_lib.models.checkpoints import load_strictly, read_checkpoint, read_state_dict
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Model
+from ncdss_lib.system.errors import InputError
 
 PAPER = Model(weights="none")
 OUTPUTS = 26  # 15 base classes and 10 clusters of PASCAL-5i

@@ -9,9 +9,9 @@ import timm
 import torch
 from torch import nn
 
-from ncdss_lib.errors import InputError
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.recipes import Model, load_recipe
+from ncdss_lib.system.errors import InputError
 
 LAPTOP = load_recipe("laptop").model
 SMALL = Model(encoder="resnet18", weights="none")

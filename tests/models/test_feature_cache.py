@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from ncdss_lib.errors import RunError
 from ncdss_lib.models import feature_cache
 from ncdss_lib.models.feature_cache import FeatureCache, build_cache
 from ncdss_lib.pipeline import open_run
 from ncdss_lib.recipes import Compute
 from ncdss_lib.runtime import Runtime
-from ncdss_lib.store import fingerprint
+from ncdss_lib.system.errors import RunError
+from ncdss_lib.system.folders import fingerprint
 from tests.conftest import TINY_LAPTOP
 
 IDS = [f"image {i}" for i in range(10)]

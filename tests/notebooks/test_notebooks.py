@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import checks
-from ncdss_lib import batch
 from ncdss_lib.data.file_dataset import SALIENCY
 from ncdss_lib.pipeline import open_run
+from ncdss_lib.runs.notebooks import parameters_of, read_notebook
 from own_images import draw_collection
 from tests.conftest import OVERRIDES
 
@@ -42,8 +42,8 @@ def test_no_outputs_are_kept_and_ids_are_unique(stem):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_the_parameters_are_those_of_every_notebook_typed_and_explained(stem):
-    notebook = batch.read_notebook(FOLDER / f"{stem}.ipynb")
-    assert batch.parameters_of(notebook) == DEFAULTS
+    notebook = read_notebook(FOLDER / f"{stem}.ipynb")
+    assert parameters_of(notebook) == DEFAULTS
     (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     assert all(isinstance(node, ast.AnnAssign) for node in ast.parse(cell.source).body)
     assert all("#" in line for line in cell.source.splitlines())
@@ -52,7 +52,7 @@ def test_the_parameters_are_those_of_every_notebook_typed_and_explained(stem):
 @pytest.mark.parametrize("stem", [stem for stem in STEMS if "02" <= stem < "07"])
 def test_a_notebook_does_its_idea_once_in_the_open(stem):
     """A visible cell that ends in equality with the library's function; at most eight lines after what it reads."""
-    cells = [c for c in batch.read_notebook(FOLDER / f"{stem}.ipynb").cells if c.cell_type == "code" and "assert " in c.source]
+    cells = [c for c in read_notebook(FOLDER / f"{stem}.ipynb").cells if c.cell_type == "code" and "assert " in c.source]
     assert cells
     for cell in cells:
         assert not cell.metadata.get("tags")
@@ -61,7 +61,7 @@ def test_a_notebook_does_its_idea_once_in_the_open(stem):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_no_code_cell_is_longer_than_a_screen(stem):
-    cells = batch.read_notebook(FOLDER / f"{stem}.ipynb").cells
+    cells = read_notebook(FOLDER / f"{stem}.ipynb").cells
     long = [c.source for c in cells if c.cell_type == "code" and len(c.source.splitlines()) > 30]
     assert not long
 
@@ -74,7 +74,7 @@ CHECK = re.compile(r"checks\.(check_\w+)\(")
 def exercises_of(stem):
     """(number, kind, its cells) of each exercise of a notebook, in order."""
     found = []
-    for cell in batch.read_notebook(FOLDER / f"{stem}.ipynb").cells:
+    for cell in read_notebook(FOLDER / f"{stem}.ipynb").cells:
         for chapter, number, kind in HEADING.findall(cell.source) if cell.cell_type == "markdown" else ():
             assert int(chapter) == int(stem[:2])
             found.append((int(number), kind, []))
@@ -145,7 +145,7 @@ def test_exercises_wait_for_an_answer_and_solutions_are_right(stem, recipe, voc,
         report = {"models": {"eums": {"novel_miou": None}}}
         names |= {"root": root, "open_run": open_run, "own": SimpleNamespace(report=lambda: report)}
     else:
-        for cell in batch.read_notebook(FOLDER / f"{stem}.ipynb").cells:
+        for cell in read_notebook(FOLDER / f"{stem}.ipynb").cells:
             if "### Exercise" in cell.source:
                 break
             if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):

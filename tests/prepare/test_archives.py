@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.prepare.archives import Part, extract, fetch, obtain
+from ncdss_lib.system.errors import InputError, RunError
 from tests.prepare.fake_raw import pack, serving, tree
 
 KINDS = ("data.tar", "data.tgz", "data.zip")

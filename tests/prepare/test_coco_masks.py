@@ -21,9 +21,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from ncdss_lib.data.coco20i import FOLDS, Coco20i
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.prepare import coco_masks
 from ncdss_lib.prepare.coco_masks import prepare
+from ncdss_lib.system.errors import InputError, RunError
 from tests.data.fake_coco import run_lengths
 from tests.prepare.fake_raw import annotation, annotations_file, box, image, make_coco, pack, serving, tree, write_annotations
 

@@ -18,9 +18,9 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from ncdss_lib.data.pascal5i import FOLDS, Pascal5i
 from ncdss_lib.data.splits import label_space, make_splits
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.prepare import pascal_masks
 from ncdss_lib.prepare.pascal_masks import prepare
+from ncdss_lib.system.errors import InputError, RunError
 from tests.prepare.fake_raw import (
     CLASSES,
     SPARE,

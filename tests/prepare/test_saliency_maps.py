@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from ncdss_lib.errors import InputError, RunError
 from ncdss_lib.prepare import saliency_maps, saliency_networks
+from ncdss_lib.system.errors import InputError, RunError
 
 REPO = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("NCDSS_SHARED_DATA", REPO.parent / "shared" / "data")) / "pascal_mini"

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ncdss_lib.inference import load_model, load_weights, predict
+from ncdss_lib.inference import load_model, predict
+from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.pipeline import Run, open_run
 from ncdss_lib.stages import eums
 from ncdss_lib.stages.entropy_ranking import read_ranking

@@ -14,7 +14,7 @@ from ncdss_lib.inference import load_model
 from ncdss_lib.pipeline import Run
 from ncdss_lib.stages import ablation
 from ncdss_lib.stages.evaluation import PseudoLabels, confusions
-from ncdss_lib.store import read_json
+from ncdss_lib.system.folders import read_json
 from ncdss_lib.training import read_history
 from ncdss_lib.viz.results import logits_of
 from tests.conftest import opened

@@ -9,12 +9,12 @@ import pytest
 
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.errors import InputError
 from ncdss_lib.inference import load_model
 from ncdss_lib.pipeline import Run, reopen
 from ncdss_lib.stages.clustering import read_pseudo_label
 from ncdss_lib.stages.entropy_ranking import read_ranking
 from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.system.errors import InputError
 from ncdss_lib.viz import explorer_data, results
 from tests.conftest import opened
 from tests.viz.read_outs import class_iou, label_shares, mask_shares, teaching_shares

@@ -190,10 +190,10 @@ def test_the_tables_of_notebooks_say_what_the_report_and_the_scores_say(run, con
 
 
 def test_every_figure_of_the_notebooks_has_a_caption_a_name_and_an_alternative_text():
-    from ncdss_lib.batch import notebooks
+    from ncdss_lib.runs.notebooks import notebook_paths
 
     names = []
-    for path in notebooks():
+    for path in notebook_paths():
         for cell in json.loads(path.read_text())["cells"]:
             source = "".join(cell["source"])
             called = re.match(r"(?:figures|diagrams)\.(\w+)\(", source.splitlines()[-1])

@@ -19,8 +19,8 @@ from PIL import Image
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.inference import load_model
 from ncdss_lib.pipeline import Run, reopen
+from ncdss_lib.runs.trained_network import open_checkpoint
 from ncdss_lib.stages.evaluation import confusion_on_val
-from ncdss_lib.trained import open_trained
 from ncdss_lib.viz import explorer_data, percent, results, widgets
 from ncdss_lib.viz.explorer_html import Explorer
 from ncdss_lib.viz.figures import Drawing
@@ -233,7 +233,7 @@ def test_teacher(run, live):
 def test_an_image_from_the_disk(run, live):
     shown = Shown(widgets.explore_image(run))
     assert list(shown.controls) == ["a picture"]
-    trained = open_trained(run.weights("eums"))
+    trained = open_checkpoint(run.weights("eums"))
     pixels = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""Tables from report.json files: means, spreads and paired differences as computed by hand; wrong files are refused."""
+"""Tables from report.json files: means, spreads and paired differences as computed by hand."""
 
 from __future__ import annotations
 
@@ -7,18 +7,35 @@ from pathlib import Path
 
 import pytest
 
-from ncdss_lib import report
-from ncdss_lib.errors import InputError
+from ncdss_lib.runs import report
+from ncdss_lib.system.errors import InputError
 
 SCORES = {"base_miou": 0.5, "background_iou": 0.8, "all_miou": 0.4, "harmonic_mean": 0.3}
 
 
 def write(
-    folder: Path, fold: int, seed: int, novel: dict[str, float], dataset: str = "pascal5i", recipe: str = "laptop", images: int = 650
+    folder: Path,
+    fold: int,
+    seed: int,
+    novel: dict[str, float],
+    dataset: str = "pascal5i",
+    recipe: str = "laptop",
+    images: int = 650,
 ) -> Path:
-    models = {"base": {"novel_miou": None, **SCORES, "harmonic_mean": None, "protocols": {}, "per_class": {"cat": 0.5, "dog": None}}}
+    models = {
+        "base": {
+            "novel_miou": None,
+            **SCORES,
+            "harmonic_mean": None,
+            "protocols": {},
+            "per_class": {"cat": 0.5, "dog": None},
+        }
+    }
     for name, value in novel.items():
-        protocols: dict[str, dict] = {"published": {"novel_miou": value, **SCORES}, "hungarian": {"novel_miou": value - 0.1, **SCORES}}
+        protocols: dict[str, dict] = {
+            "published": {"novel_miou": value, **SCORES},
+            "hungarian": {"novel_miou": value - 0.1, **SCORES},
+        }
         protocols["held_out"] = {"novel_miou": value - 0.05 * len(name), **SCORES}
         for scores in protocols.values():
             scores["per_class"] = {"cat": 0.5, "dog": scores["novel_miou"]}
@@ -34,7 +51,10 @@ def write(
         "masks": "SegmentationClassAug",
         "classes": {"base": ["cat"], "novel": ["dog"]},
         "models": models,
-        "pseudo_labels": {name: {"images": 10, "correct_share": share, "purity": 0.9} for name, share in quality.items()},
+        "pseudo_labels": {
+            name: {"images": 10, "correct_share": share, "purity": 0.9}
+            for name, share in quality.items()
+        },
     }
     path = folder / dataset / f"fold{fold}" / recipe / f"seed{seed}" / "report.json"
     path.parent.mkdir(parents=True)
@@ -58,12 +78,19 @@ def test_folds_hold_mean_and_sample_spread_in_percent_with_the_paper_below(two_r
 
 def test_differences_are_paired_by_fold_and_seed(two_runs):
     table = report.difference_table(report.read_reports([two_runs]))
-    assert table.loc["EUMS minus + over-clustering"].tolist() == ["+5.0", "4.2", "2 of 2"]  # 2 and 8 points
+    assert table.loc["EUMS minus + over-clustering"].tolist() == [
+        "+5.0",
+        "4.2",
+        "2 of 2",
+    ]  # 2 and 8 points
     assert table.loc["EUMS minus basic framework", "standard deviation"] == "0.0"
 
 
 def test_a_gain_may_be_there_under_one_ruler_and_not_under_another(two_runs):
-    """basic_oc minus basic: 10 and 4 points as published; three letters more cost 15 points under the other ruler of this test."""
+    """basic_oc minus basic: 10 and 4 points as published.
+
+    Three letters more cost 15 points under the other ruler of this test.
+    """
     table = report.gain_table(report.read_reports([two_runs]))
     column = table["+ over-clustering minus basic framework"]
     assert column.to_dict() == {
@@ -76,22 +103,38 @@ def test_a_gain_may_be_there_under_one_ruler_and_not_under_another(two_runs):
 def test_every_score_stands_under_every_protocol_and_any_may_be_the_headline(two_runs):
     table = report.protocol_table(report.read_reports([two_runs]))
     assert len(table) == 9  # three models, three protocols
-    (row,) = table[(table["model"] == "EUMS") & (table["protocol"] == report.PROTOCOLS["hungarian"])].to_dict("records")
-    assert (row["novel"], row["base"], row["background"], row["all"]) == ("24.0 ± 2.8", "50.0 ± 0.0", "80.0 ± 0.0", "40.0 ± 0.0")
-    assert f"Novel mIoU, % ({report.PROTOCOLS['hungarian']})" in report.report_tables([two_runs], "hungarian")
+    (row,) = table[
+        (table["model"] == "EUMS") & (table["protocol"] == report.PROTOCOLS["hungarian"])
+    ].to_dict("records")
+    assert (row["novel"], row["base"], row["background"], row["all"]) == (
+        "24.0 ± 2.8",
+        "50.0 ± 0.0",
+        "80.0 ± 0.0",
+        "40.0 ± 0.0",
+    )
+    assert f"Novel mIoU, % ({report.PROTOCOLS['hungarian']})" in report.report_tables(
+        [two_runs], "hungarian"
+    )
 
 
 def test_classes_have_their_names_novel_ones_last_and_marked(two_runs):
     table = report.class_table([two_runs])
     assert list(table.index) == ["cat", "dog (novel)"]
     assert table.loc["dog (novel)"].to_dict() == {
-        "base model": "-", "basic framework": "22.0 ± 2.8", "+ over-clustering": "29.0 ± 1.4", "EUMS": "34.0 ± 2.8",
-    }  # fmt: skip
+        "base model": "-",
+        "basic framework": "22.0 ± 2.8",
+        "+ over-clustering": "29.0 ± 1.4",
+        "EUMS": "34.0 ± 2.8",
+    }
 
 
 def test_a_class_that_is_novel_in_one_fold_and_base_in_another_has_two_rows(two_runs):
     path = write(two_runs, 1, 0, {"basic": 0.9, "basic_oc": 0.9, "eums": 0.9})
-    path.write_text(path.read_text().replace('{"base": ["cat"], "novel": ["dog"]}', '{"base": ["dog"], "novel": ["cat"]}'))
+    path.write_text(
+        path.read_text().replace(
+            '{"base": ["cat"], "novel": ["dog"]}', '{"base": ["dog"], "novel": ["cat"]}'
+        )
+    )
     table = report.class_table([two_runs])
     assert list(table.index) == ["cat", "dog", "dog (novel)", "cat (novel)"]
     assert table.loc["dog", "EUMS"] == "90.0"
@@ -104,7 +147,14 @@ def test_rows_of_the_ablation_stand_between_the_papers_and_say_what_was_not_run(
     contents["ablation"] = {"er_dr": {"novel_miou": 0.31, **SCORES, "protocols": {}}}
     path.write_text(json.dumps(contents))
     table = report.ablation_table(report.read_reports([two_runs]))
-    assert list(table["all runs"])[::2] == ["22.0 ± 2.8", "29.0 ± 1.4", "not run", "31.0", "not run", "34.0 ± 2.8"]
+    assert list(table["all runs"])[::2] == [
+        "22.0 ± 2.8",
+        "29.0 ± 1.4",
+        "not run",
+        "31.0",
+        "not run",
+        "34.0 ± 2.8",
+    ]
     assert table.loc["OC ER DR - (paper)"].tolist() == ["61.36", "55.29 (4 folds)"]
     assert "Ablation" in report.report_tables([two_runs])
 
@@ -122,7 +172,9 @@ def test_a_base_model_has_no_novel_score(two_runs):
 
 def test_clean_above_unclean_is_counted_by_run(two_runs):
     table = report.pseudo_label_table(report.read_reports([two_runs]))
-    assert table.loc["clean above unclean", "right pixels"] == "in 1 of 2 runs"  # 0.7 against 0.5 and 0.8
+    assert (
+        table.loc["clean above unclean", "right pixels"] == "in 1 of 2 runs"
+    )  # 0.7 against 0.5 and 0.8
 
 
 @pytest.mark.parametrize(
@@ -134,7 +186,9 @@ def test_clean_above_unclean_is_counted_by_run(two_runs):
         ("pascal5i", "paper", 10582, "comparable with the paper's rows"),
     ],
 )
-def test_only_the_full_data_with_the_paper_recipe_is_comparable(tmp_path, dataset, recipe, images, expected):
+def test_only_the_full_data_with_the_paper_recipe_is_comparable(
+    tmp_path, dataset, recipe, images, expected
+):
     write(tmp_path, 0, 0, {"basic": 0.2}, dataset, recipe, images)
     sentence = report.caution(report.read_reports([tmp_path]))
     assert expected in sentence
@@ -155,7 +209,11 @@ def test_wrong_input_is_refused_with_its_path(tmp_path, two_runs):
     with pytest.raises(InputError, match="unknown protocol 'best'.*held_out, hungarian, published"):
         report.report_tables([two_runs], "best")
     path = write(tmp_path / "other", 0, 0, {"basic": 0.2})
-    for text, reason in (('{"schema": 2}', "has schema 2"), ("{", "is not a report"), ("[]", "is not a report")):
+    for text, reason in (
+        ('{"schema": 2}', "has schema 2"),
+        ("{", "is not a report"),
+        ("[]", "is not a report"),
+    ):
         path.write_text(text)
         with pytest.raises(InputError, match=reason):
             report.report_tables([path])

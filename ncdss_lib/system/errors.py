@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class NCDSSError(Exception):
-    """An error whose message is meant for the user: what was found, where, what was expected, what to do next."""
+    """An error for the user: its message says what was found, what was expected, what to do."""
 
     exit_code = 1
 
@@ -19,11 +19,11 @@ class InputError(NCDSSError):
 
 
 class RunError(NCDSSError):
-    """The work itself failed: a full disk, a loss that is not finite, a failed notebook (exit status 1)."""
+    """The work failed (exit status 1): a full disk, a loss that is not finite, a notebook."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return ``name``'s nearest valid spelling as a phrase for an error message, then the full list."""
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """The valid spelling nearest to ``name`` as a phrase for an error message, then all of them."""
     valid = sorted(valid)
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, made by one run at a time; fingerprints; what a full disk says."""
+"""Folders that appear whole or not at all, made by one run at a time; what a full disk says."""
 
 from __future__ import annotations
 
@@ -9,47 +9,46 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncdss_lib import store
-from ncdss_lib.errors import RunError
 from ncdss_lib.pipeline import STAGES
+from ncdss_lib.system import folders
+from ncdss_lib.system.errors import RunError
 from tests.conftest import REPO, TINY_LAPTOP
 
 
 def test_a_folder_appears_with_its_manifest_when_it_is_committed(tmp_path):
     folder = tmp_path / "a" / "stage"
-    partial = store.partial_folder(folder, "k")
+    partial = folders.partial_folder(folder, "k")
     (partial / "x.txt").write_text("1")
     assert not folder.exists()
-    assert store.manifest(folder) == {}
-    store.commit_folder(partial, folder, {"key": "k"})
-    assert store.manifest(folder) == {"key": "k"}
+    assert folders.manifest(folder) == {}
+    folders.commit_folder(partial, folder, {"key": "k"})
+    assert folders.manifest(folder) == {"key": "k"}
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "x.txt"]
     assert [p.name for p in folder.parent.iterdir()] == ["stage"]
 
 
 def test_an_interrupted_attempt_is_kept_for_the_same_key_and_wiped_for_another(tmp_path):
     folder = tmp_path / "stage"
-    (store.partial_folder(folder, "one") / "x.txt").write_text("1")
-    assert (store.partial_folder(folder, "one") / "x.txt").read_text() == "1"
-    assert not (store.partial_folder(folder, "two") / "x.txt").exists()
+    (folders.partial_folder(folder, "one") / "x.txt").write_text("1")
+    assert (folders.partial_folder(folder, "one") / "x.txt").read_text() == "1"
+    assert not (folders.partial_folder(folder, "two") / "x.txt").exists()
 
 
 def test_a_partial_folder_without_a_key_is_wiped(tmp_path):
     (tmp_path / ".stage.partial").mkdir()
     (tmp_path / ".stage.partial" / "x.txt").write_text("?")
-    assert not (store.partial_folder(tmp_path / "stage", "one") / "x.txt").exists()
+    assert not (folders.partial_folder(tmp_path / "stage", "one") / "x.txt").exists()
 
 
 def commit(folder, text: str) -> None:
-    partial = store.partial_folder(folder, text)
+    partial = folders.partial_folder(folder, text)
     (partial / f"{text}.txt").write_text(text)
-    store.commit_folder(partial, folder, {"key": text})
+    folders.commit_folder(partial, folder, {"key": text})
 
 
 def test_a_commit_replaces_the_earlier_folder_completely(tmp_path):
@@ -69,28 +68,31 @@ def test_what_a_killed_commit_left_over_does_not_stop_the_next(tmp_path):
 
 def test_until_the_commit_the_earlier_folder_stays(tmp_path):
     commit(tmp_path / "stage", "one")
-    (store.partial_folder(tmp_path / "stage", "two") / "x.txt").write_text("half")
+    (folders.partial_folder(tmp_path / "stage", "two") / "x.txt").write_text("half")
     assert (tmp_path / "stage" / "one.txt").read_text() == "one"
-    assert store.manifest(tmp_path / "stage") == {"key": "one"}
+    assert folders.manifest(tmp_path / "stage") == {"key": "one"}
 
 
-# --- one run at a time ------------------------------------------------------------------------------------------------------------------
+# --- one run at a time --------------------------------------------------------------------------
 
-ALONE = SimpleNamespace(is_main=True, from_main=lambda function: function())
+
+def alone(function):
+    return function()
+
+
 MAKER = """
 import sys, time
 from pathlib import Path
-from types import SimpleNamespace
-from ncdss_lib import store
+from ncdss_lib.system import folders
 
 folder, key, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-store.POLL = 0.05
-with store.making(folder, key, SimpleNamespace(is_main=True, from_main=lambda function: function())) as partial:
+folders.POLL = 0.05
+with folders.locked_partial_folder(folder, key, lambda function: function()) as partial:
     if partial:
         with (partial / "log").open("a") as log:
             log.write(key)
         time.sleep(seconds)
-        store.commit_folder(partial, folder, {"key": key})
+        folders.commit_folder(partial, folder, {"key": key})
 print("made" if partial else "found")
 """
 
@@ -98,7 +100,9 @@ print("made" if partial else "found")
 def maker(folder: Path, key: str = "k", seconds: float = 0.5) -> subprocess.Popen:
     command = [sys.executable, "-c", MAKER, str(folder), key, str(seconds)]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def begun(folder: Path) -> None:
@@ -117,7 +121,10 @@ def test_of_processes_that_start_together_one_makes_and_the_others_wait_for_it(t
     assert sorted(out.strip() for out, *_ in ended) == ["found", "found", "made"]
     owner = next(process.pid for out, _, process in ended if out == "made\n")
     waited = [err for out, err, _ in ended if out == "found\n" and err]
-    assert all(err.count(f"process {owner} on ") == 1 and f" is making {folder}; waiting for it." in err for err in waited)
+    assert all(
+        err.count(f"process {owner} on ") == 1 and f" is making {folder}; waiting for it." in err
+        for err in waited
+    )
     assert (folder / "log").read_text() == "k"
     assert sorted(p.name for p in folder.iterdir()) == ["log", "manifest.json"]
     assert [p.name for p in folder.parent.iterdir()] == ["stage"]
@@ -158,23 +165,31 @@ def test_a_failure_frees_the_folder_and_keeps_what_was_done(tmp_path):
         (partial / "half").touch()
         raise ValueError("half done")
 
-    with pytest.raises(ValueError, match="half done"), store.making(tmp_path / "stage", "k", ALONE) as partial:
+    with (
+        pytest.raises(ValueError, match="half done"),
+        folders.locked_partial_folder(tmp_path / "stage", "k", alone) as partial,
+    ):
         fail(partial)
     assert [p.name for p in tmp_path.iterdir()] == [".stage.partial"]
-    with store.making(tmp_path / "stage", "k", ALONE) as partial:
+    with folders.locked_partial_folder(tmp_path / "stage", "k", alone) as partial:
         assert (partial / "half").exists()
 
 
 def test_for_a_current_folder_nothing_is_locked_or_written(tmp_path):
     commit(tmp_path / "stage", "one")
-    with store.making(tmp_path / "stage", "one", ALONE) as partial:
+    with folders.locked_partial_folder(tmp_path / "stage", "one", alone) as partial:
         assert partial is None
         assert [p.name for p in tmp_path.iterdir()] == ["stage"]
 
 
 def test_a_machine_that_does_not_share_the_folder_is_told_so(tmp_path):
-    other = SimpleNamespace(is_main=False, from_main=lambda function: "ours")
-    with pytest.raises(RunError, match=r"does not see .*\.stage\.partial.*must share"), store.making(tmp_path / "stage", "k", other):
+    def other(function):
+        return "ours"
+
+    with (
+        pytest.raises(RunError, match=r"does not see .*\.stage\.partial.*must share"),
+        folders.locked_partial_folder(tmp_path / "stage", "k", other),
+    ):
         pass
 
 
@@ -194,72 +209,90 @@ def counted(name, function):
 for name, stage in pipeline.STAGES.items():
     pipeline._ALL[name] = dataclasses.replace(stage, compute=counted(name, stage.compute))
 feature_cache._extract = counted("features", feature_cache._extract)
-pipeline.open_run("pascal5i", sys.argv[2], out=sys.argv[1] + "/run", overrides=sys.argv[3:], device="cpu").write_report()
+out = sys.argv[1] + "/run"
+run = pipeline.open_run("pascal5i", sys.argv[2], out=out, overrides=sys.argv[3:], device="cpu")
+run.write_report()
 """
 
 
-def test_two_runs_that_start_together_on_one_folder_compute_each_stage_and_the_features_once(tmp_path, voc):
+def test_two_runs_that_start_together_on_one_folder_compute_each_stage_and_the_features_once(
+    tmp_path, voc
+):
     command = [sys.executable, "-c", RUN, str(tmp_path), str(voc), *TINY_LAPTOP]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "NCDSS_CACHE": str(tmp_path / "cache")}
-    runs = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     errors = [run.communicate(timeout=240)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], errors
     assert sorted((tmp_path / "log").read_text().split()) == sorted(["features", *STAGES])
     assert sum("is making" in error for error in errors) >= 1
-    assert store.read_json(tmp_path / "run" / "report.json")["models"]["eums"]["clusters"] == 10
+    assert folders.read_json(tmp_path / "run" / "report.json")["models"]["eums"]["clusters"] == 10
     assert not list(tmp_path.rglob(".*"))
 
 
-# --- fingerprints and errors ------------------------------------------------------------------------------------------------------------
+# --- fingerprints and errors --------------------------------------------------------------------
 
 
 def test_fingerprints_are_stable_and_independent_of_the_order_of_keys():
-    assert store.fingerprint({"a": 1, "b": [1, 2]}) == store.fingerprint({"b": (1, 2), "a": 1}) == "e6f20bdc3757e5e7"
+    assert (
+        folders.fingerprint({"a": 1, "b": [1, 2]})
+        == folders.fingerprint({"b": (1, 2), "a": 1})
+        == "e6f20bdc3757e5e7"
+    )
 
 
 @settings(max_examples=40)
-@given(st.recursive(st.integers() | st.text() | st.none() | st.booleans(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+@given(
+    st.recursive(
+        st.integers() | st.text() | st.none() | st.booleans(),
+        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+    )
+)
 def test_fingerprints_follow_the_value(value):
-    assert store.fingerprint(value) == store.fingerprint(json.loads(json.dumps(value)))
-    assert len(store.fingerprint(value)) == 16
-    assert store.fingerprint([value]) != store.fingerprint([value, 0])
+    assert folders.fingerprint(value) == folders.fingerprint(json.loads(json.dumps(value)))
+    assert len(folders.fingerprint(value)) == 16
+    assert folders.fingerprint([value]) != folders.fingerprint([value, 0])
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "x.json"
-    store.write_json(path, {"a": 0.1})
-    assert store.read_json(path) == {"a": 0.1}
+    folders.write_json(path, {"a": 0.1})
+    assert folders.read_json(path) == {"a": 0.1}
     with pytest.raises(ValueError, match="Out of range float"):
-        store.write_json(path, {"a": float("nan")})
+        folders.write_json(path, {"a": float("nan")})
     with pytest.raises(TypeError):
-        store.write_json(path, {"a": object()})
-    assert store.read_json(path) == {"a": 0.1}
+        folders.write_json(path, {"a": object()})
+    assert folders.read_json(path) == {"a": 0.1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
 def test_disk_errors_say_what_where_and_what_to_do(tmp_path, number):
-    with pytest.raises(RunError) as caught, store.disk_errors("stage eums", tmp_path):
+    with pytest.raises(RunError) as caught, folders.disk_errors("stage eums", tmp_path):
         raise OSError(number, os.strerror(number))
     message = str(caught.value)
-    assert message.startswith(f"stage eums cannot be written to {tmp_path}: {os.strerror(number)}. ")
+    assert message.startswith(
+        f"stage eums cannot be written to {tmp_path}: {os.strerror(number)}. "
+    )
     assert "--out" in message
     assert caught.value.exit_code == 1
 
 
 def test_other_errors_are_left_as_they_are(tmp_path):
-    with pytest.raises(FileNotFoundError), store.disk_errors("x", tmp_path):
+    with pytest.raises(FileNotFoundError), folders.disk_errors("x", tmp_path):
         raise FileNotFoundError(errno.ENOENT, "no")
 
 
 def test_folders_follow_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("NCDSS_RUNS", str(tmp_path / "r"))
     monkeypatch.setenv("NCDSS_CACHE", str(tmp_path / "c"))
-    assert (store.runs_root(), store.cache_root()) == (tmp_path / "r", tmp_path / "c")
+    assert (folders.runs_root(), folders.cache_root()) == (tmp_path / "r", tmp_path / "c")
     monkeypatch.delenv("NCDSS_CACHE")
-    assert store.cache_root() == tmp_path / "r" / "cache"
+    assert folders.cache_root() == tmp_path / "r" / "cache"
     monkeypatch.delenv("NCDSS_RUNS")
     (tmp_path / "project" / "notebooks").mkdir(parents=True)
     (tmp_path / "project" / "_toc.yml").touch()
     monkeypatch.chdir(tmp_path / "project" / "notebooks")
-    assert store.runs_root() == tmp_path / "project" / "runs"
+    assert folders.runs_root() == tmp_path / "project" / "runs"

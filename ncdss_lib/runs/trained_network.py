@@ -1,0 +1,335 @@
+"""A trained network from a checkpoint alone, with its settings and the names of its outputs.
+
+A checkpoint of ours brings its settings in the manifest of its stage folder, and the classes of its
+clusters in the report of its run. A released one is the ``paper`` recipe's network; data set and
+fold name its classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from ncdss_lib.data import open_dataset
+from ncdss_lib.data.splits import label_space
+from ncdss_lib.data.coco20i import Coco20i
+from ncdss_lib.data.masks import resize_labels
+from ncdss_lib.data.pascal5i import Pascal5i
+from ncdss_lib.data.toyscenes import ToyScenes
+from ncdss_lib.data.views import resize_image
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, read_checkpoint
+from ncdss_lib.models.segmenter import Segmenter, build_segmenter, upsample
+from ncdss_lib.recipes import Data, Recipe, load_recipe
+from ncdss_lib.runtime import Runtime
+from ncdss_lib.system.errors import InputError
+from ncdss_lib.system.folders import MANIFEST, read_json
+from ncdss_lib.data.palette import Look, class_look, cluster_look
+
+# Data sets whose classes are known without a data folder.
+_FIXED: dict[str, Any] = {"pascal5i": Pascal5i, "coco20i": Coco20i, "toyscenes": ToyScenes}
+_TRAININGS = ("base_training", "basic_framework", "eums")
+_NOTHING_IS_TRAINED = [f"{stage}.select=last" for stage in _TRAININGS]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a checkpoint does not hold itself.
+
+    Attributes:
+        recipe: the settings that it was trained with; no epoch is chosen any more.
+        labels: base and novel classes.
+        cluster_to_class: the class of cluster 1..K by the published matching of its run; None where
+            that is not known.
+    """
+
+    recipe: Recipe
+    labels: LabelSpace
+    cluster_to_class: dict[int, str] | None
+
+
+@dataclass(frozen=True)
+class TrainedNetwork(Provenance):
+    """A trained network on its device, and what its outputs mean.
+
+    Attributes:
+        checkpoint: where its weights come from.
+        model: maps uint8 images [B, 3, S, S] to logits [B, 1 + B + K, h, w]; in evaluation mode.
+        runtime: its device and precision.
+    """
+
+    checkpoint: Checkpoint
+    model: Segmenter
+    runtime: Runtime
+
+    @property
+    def size(self) -> int:
+        """Side in pixels to which images are resized."""
+        return self.recipe.data.size
+
+    @property
+    def clusters(self) -> int:
+        """K, the outputs beyond background and base classes."""
+        return self.model.outputs - 1 - self.labels.num_base
+
+    @cached_property
+    def look(self) -> Look:
+        """Names and colours of the labels that :meth:`predict_image` gives."""
+        if self.cluster_to_class or not self.clusters:
+            return class_look(self.labels)
+        return cluster_look(self.labels, self.clusters)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of these labels from 0: background, base classes, novel classes or clusters."""
+        count = len(self.labels.names) if self.cluster_to_class else self.model.outputs
+        return tuple(self.look.names[label] for label in range(count))
+
+    @cached_property
+    def _label_of_output(self) -> np.ndarray:
+        table = np.arange(self.model.outputs, dtype=np.uint8)
+        for cluster, name in (self.cluster_to_class or {}).items():
+            table[self.labels.num_base + cluster] = self.labels.names.index(name)
+        return table
+
+    @torch.inference_mode()
+    def predict_image(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Segment one image at the network's size, and resize by nearest neighbour, as published.
+
+        Args:
+            image: RGB, uint8 [H, W, 3], of any size.
+
+        Returns:
+            Labels uint8 [H, W], contiguous ids that :attr:`names` names, and float32 [H, W] in
+            0..1, the probability of the output that won.
+        """
+        resized = resize_image(np.ascontiguousarray(image), self.size)
+        inputs = torch.from_numpy(resized).permute(2, 0, 1)[None]
+        with self.runtime.autocast():
+            logits = self.model(self.runtime.to_device(inputs))
+        probability, output = upsample(logits.float(), self.size).softmax(1)[0].max(0)
+        labels = self._label_of_output[output.cpu().numpy()]
+        shape = image.shape[:2]
+        return resize_labels(labels, shape), resize_labels(probability.cpu().numpy(), shape)
+
+
+def open_checkpoint(
+    path: Path,
+    dataset: str | None = None,
+    data_root: str | None = None,
+    fold: int = 0,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    network: Network = "student",
+    clusters: int | None = None,
+) -> TrainedNetwork:
+    """Load a trained network from its checkpoint.
+
+    Args:
+        path: a ``.safetensors`` file in the stage folder of a run, or a released ``.pth.tar``.
+        device: auto, cpu or cuda; None takes ``$NCDSS_DEVICE``, or auto.
+        network: see :func:`~ncdss_lib.models.checkpoints.read_checkpoint`.
+        dataset, data_root, fold, overrides, clusters: see :func:`find_provenance`.
+
+    Raises:
+        InputError: see these two; or other tensors than the network's.
+    """
+    checkpoint = read_checkpoint(Path(path), network)
+    found = find_provenance(checkpoint, dataset, data_root, fold, overrides, clusters)
+    runtime = Runtime(device or os.environ.get("NCDSS_DEVICE") or "auto", found.recipe.compute)
+    return load_network(checkpoint, found, runtime)
+
+
+def load_network(checkpoint: Checkpoint, found: Provenance, runtime: Runtime) -> TrainedNetwork:
+    """The network of a checkpoint on a device.
+
+    Raises:
+        InputError: other tensors than the network's.
+    """
+    model = build_segmenter(found.recipe.model, checkpoint.outputs)
+    weights = checkpoint.weights
+    if checkpoint.layout == "ours, head only":  # the encoder is the one that it was trained on
+        encoder = model.encoder.state_dict().items()
+        weights = {**{f"encoder.{name}": tensor for name, tensor in encoder}, **weights}
+    load_strictly(model, weights, checkpoint.path)
+    prepared = cast(Segmenter, runtime.prepare(model).eval())
+    known = (found.recipe, found.labels, found.cluster_to_class)
+    return TrainedNetwork(*known, checkpoint, prepared, runtime)
+
+
+# --- where a checkpoint comes from --------------------------------------------------------------
+
+
+def find_provenance(
+    checkpoint: Checkpoint,
+    dataset: str | None = None,
+    data_root: str | None = None,
+    fold: int = 0,
+    overrides: Sequence[str] = (),
+    clusters: int | None = None,
+) -> Provenance:
+    """What a checkpoint of ours was made with, by its run; a released one is told it.
+
+    Args:
+        dataset, fold: what it was trained on; None takes what the report of its run says. A
+            released checkpoint needs them.
+        data_root: asked of ``dataset="folder"`` only, whose class names lie there.
+        overrides: ``stage.field=value``, over the settings that it was trained with.
+        clusters: K that is expected; None takes the file's.
+
+    Raises:
+        InputError: its manifest is missing; its classes are not known, or others than those of
+            ``dataset``; another K.
+    """
+    report: dict[str, Any] = {}
+    matching = None
+    if checkpoint.released:
+        stored = ["model.weights=none"]
+    else:
+        stage = _stage_folder(checkpoint.path)
+        report = _read_report(stage.parent / "report.json")
+        stored = _stored_settings(checkpoint, _read(stage / MANIFEST)["settings"], report)
+        matching = _matching(checkpoint.path, stage, report)
+    published = dataset if checkpoint.released else None
+    recipe = load_recipe("paper", [*stored, *overrides, *_NOTHING_IS_TRAINED], published)
+    labels = _labels(checkpoint.path, report, dataset, data_root, fold, recipe.data)
+    _check_outputs(checkpoint, labels, clusters)
+    return Provenance(recipe, labels, matching)
+
+
+def _stage_folder(path: Path) -> Path:
+    """The folder with the manifest of its stage: its own, or that above a row of the ablation."""
+    for folder in path.absolute().parents[:2]:
+        if (folder / MANIFEST).is_file() and "settings" in _read(folder / MANIFEST):
+            return folder
+    raise InputError(
+        f"{path} is a checkpoint of this program, but the {MANIFEST} of its stage is not beside "
+        "it, so its settings are not known. Give the file inside its run folder."
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        contents = read_json(path)
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}). Restore it, or run its stage again."
+        ) from None
+    if not isinstance(contents, dict):
+        raise InputError(
+            f"{path} does not hold what this program writes there. Restore it, or run its stage "
+            "again."
+        )
+    return contents
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    """The report of a run, or an empty one where the run is not finished."""
+    report = _read(path) if path.is_file() else {}
+    if report and report.get("schema") != 1:
+        raise InputError(
+            f"{path} has schema {report.get('schema')}; this version reads schema 1. Make it again "
+            "with `ncdss run`."
+        )
+    return report
+
+
+def _stored_settings(
+    checkpoint: Checkpoint, settings: dict[str, Any], report: dict[str, Any]
+) -> list[str]:
+    """As overrides: the settings of its stage (they decide), and those of its run for the rest."""
+    scored_at = {"evaluation": {"size": settings["data"]["size"]}}
+    stored = []
+    for section, fields in {**scored_at, **report.get("config", {}), **settings}.items():
+        stored += [f"{section}.{field}={json.dumps(value)}" for field, value in fields.items()]
+    stored.append("data.features=online")  # images always go through the encoder
+    if checkpoint.layout == "ours":  # else a frozen encoder, whose weights are where they were
+        stored.append("model.weights=none")
+    return stored
+
+
+def _labels(
+    path: Path,
+    report: dict[str, Any],
+    dataset: str | None,
+    data_root: str | None,
+    fold: int,
+    config: Data,
+) -> LabelSpace:
+    """The classes of the data set that is given, which must be those of its run; or those."""
+    base, novel = report["classes"].values() if report else ((), ())
+    if dataset is None and not report:
+        raise InputError(
+            f"{path} does not say what its classes are: give the data set and fold that it was "
+            "trained on, e.g. --dataset pascal5i --fold 0."
+        )
+    if dataset is None and report["dataset"] not in _FIXED:
+        first = len(base) + 1
+        return LabelSpace((*base, *novel), tuple(range(first, first + len(novel))))
+    if dataset is None:
+        dataset = str(report["dataset"])
+        fold = report["fold"]
+    data = _FIXED.get(dataset)
+    data = data or open_dataset(dataset, data_root, None, config, needs_saliency=False)
+    labels = label_space(data, fold)
+    if report and labels.names[1:] != (*base, *novel):
+        theirs = f"{report['dataset']}, fold {report['fold']}"
+        raise InputError(
+            f"{path} was trained on {theirs}, whose classes are not those of {dataset}, fold "
+            f"{fold}. Give --dataset {report['dataset']} --fold {report['fold']}."
+        )
+    return labels
+
+
+def _check_outputs(checkpoint: Checkpoint, labels: LabelSpace, clusters: int | None) -> None:
+    least = 1 + labels.num_base
+    has = f"{checkpoint.path} has {checkpoint.outputs} outputs"
+    if checkpoint.outputs < least:
+        raise InputError(
+            f"{has}, but background and {labels.num_base} base classes need {least}. Give the data "
+            "set and fold that it was trained on (--dataset, --fold)."
+        )
+    if checkpoint.outputs > IGNORE:
+        raise InputError(f"{has}. Expected at most {IGNORE}: label maps have 8 bits.")
+    if clusters is not None and checkpoint.outputs - least != clusters:
+        raise InputError(
+            f"{has}, so K = {checkpoint.outputs - least} with {labels.num_base} base classes, not "
+            f"the K = {clusters} that was asked for. Give the checkpoint of that model, or its K."
+        )
+
+
+def _matching(path: Path, stage: Path, report: dict[str, Any]) -> dict[int, str] | None:
+    """Cluster -> class by the published matching, if the report scored this very file."""
+    name = re.fullmatch(r"(base|basic|basic_oc|eums)(_teacher)?(_best)?", path.stem)
+    if not report or name is None:
+        return None
+    if (stage / MANIFEST).stat().st_mtime_ns > (stage.parent / "report.json").stat().st_mtime_ns:
+        return None  # it was made after the report
+
+    # of EUMS, the run has scored one network
+    model, teacher, best = name.groups()
+    if model == "eums":
+        has_teacher = path.with_name(f"eums_teacher{best or ''}.safetensors").is_file()
+        scores_teacher = report["config"]["eums"]["inference"] == "teacher" and has_teacher
+        if scores_teacher != bool(teacher):
+            return None
+
+    # its entry: a model, or a row of the ablation, at the last epoch or the best
+    in_row = path.absolute().parent != stage
+    row = path.absolute().parent.name
+    entry = report.get("ablation", {}).get(row) if in_row else report["models"].get(model)
+    if entry and best:
+        entry = entry["protocols"].get("best_epoch")
+    classes = entry["matching"]["cluster_to_class"] if entry else {}
+    if not classes or not all(classes.values()):
+        return None
+    return {int(cluster): name for cluster, name in classes.items()}

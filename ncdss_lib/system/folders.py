@@ -1,0 +1,222 @@
+"""Where runs are kept, and files and folders that appear whole or not at all.
+
+A finished folder holds a manifest with the key (a fingerprint) of what it was made from. While it
+is made it has a hidden name, and a lock keeps other runs out.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from ncdss_lib.system.errors import NCDSSError, RunError
+
+MANIFEST = "manifest.json"
+POLL = 1.0  # seconds between looks at a folder that another run is making
+
+T = TypeVar("T")
+
+
+class Broadcast(Protocol):
+    """Calls a function in the main process of a run and returns its result in all of them."""
+
+    def __call__(self, function: Callable[[], T], /) -> T: ...
+
+
+# --- places -------------------------------------------------------------------------------------
+
+
+def project_root() -> Path:
+    """The folder with ``_toc.yml`` above the working directory, or the working directory itself."""
+    here = Path.cwd()
+    above = (folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file())
+    return next(above, here)
+
+
+def runs_root() -> Path:
+    """Where runs are kept: ``$NCDSS_RUNS``, or ``runs/`` of the project."""
+    return Path(os.environ.get("NCDSS_RUNS") or project_root() / "runs")
+
+
+def cache_root() -> Path:
+    """Where features and scenes are kept for all runs: ``$NCDSS_CACHE``, or ``runs/cache``."""
+    return Path(os.environ.get("NCDSS_CACHE") or runs_root() / "cache")
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def fingerprint(value: Any) -> str:
+    """16 hex digits of the SHA-256 of a JSON-able value; equal values give equal fingerprints."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a hidden path to write to; it becomes ``path`` when the block ends well, or goes."""
+    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all. NaN and infinity are ValueErrors."""
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+# --- folders ------------------------------------------------------------------------------------
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished folder, or an empty one."""
+    path = folder / MANIFEST
+    return read_json(path) if path.is_file() else {}
+
+
+def partial_folder(folder: Path, key: str) -> Path:
+    """The hidden folder in which ``folder`` is made; what was begun with the same key is kept."""
+    made_in = _hidden(folder, "partial")
+    stamp = made_in / ".key"
+    if made_in.exists() and (not stamp.is_file() or stamp.read_text() != key):
+        shutil.rmtree(made_in)
+    made_in.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(key)
+    return made_in
+
+
+def commit_folder(made_in: Path, folder: Path, contents: dict[str, Any]) -> None:
+    """Give a partial folder its manifest and its name, in place of an earlier folder.
+
+    Its hidden files, which served the making, go.
+    """
+    write_json(made_in / MANIFEST, contents)
+    for file in made_in.glob(".*"):
+        file.unlink()
+    old = _hidden(folder, "old")
+    shutil.rmtree(old, ignore_errors=True)  # left there by a process that was killed below
+    if folder.exists():
+        folder.rename(old)
+    made_in.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def locked_partial_folder(folder: Path, key: str, broadcast: Broadcast) -> Iterator[Path | None]:
+    """Hold the partial folder for this run alone, or wait for the run that holds it.
+
+    All processes of a run enter. The lock is the main process's and the operating system's: it ends
+    with the process, however that ends.
+
+    Args:
+        folder: whose manifest says ``key`` once it is made.
+        broadcast: such as the run's :meth:`~ncdss_lib.runtime.Runtime.from_main`.
+
+    Yields:
+        The partial folder, to be filled and given to :func:`commit_folder`; None where ``folder``
+        is current, perhaps since the wait.
+
+    Raises:
+        RunError: a process of another machine does not see the partial folder.
+    """
+    made_in = _hidden(folder, "partial")
+    lock = FileLock(_hidden(folder, "lock"))
+    said = False
+    try:
+        while (state := broadcast(partial(_claim, lock, folder, key))) == "held":
+            said = said or broadcast(partial(_say_who_is_making, folder))
+            time.sleep(POLL)
+        if state == "ours" and not made_in.is_dir():
+            raise RunError(
+                f"{socket.gethostname()} does not see {made_in}, which the main process has just "
+                "made: all machines of a run must share its folder and the cache. Choose places on "
+                "a file system that they share (--out, $NCDSS_RUNS, $NCDSS_CACHE)."
+            )
+        yield made_in if state == "ours" else None
+    finally:
+        if lock.is_locked:
+            # Unlinked while it is held: whoever waits at this file sees that it has no name any
+            # more, and begins anew. Windows keeps the open file.
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
+            lock.release()
+
+
+def _claim(lock: FileLock, folder: Path, key: str) -> Literal["current", "held", "ours"]:
+    """Take the lock and make the partial folder, unless the folder is current or another run's."""
+    if manifest(folder).get("key") == key:
+        return "current"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return "held"
+    if manifest(folder).get("key") == key:  # finished between the look and the claim
+        return "current"
+    owner = partial_folder(folder, key) / ".owner"
+    owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    return "ours"
+
+
+def _say_who_is_making(folder: Path) -> bool:
+    """Whether it could be said: the name may not be written yet, or just be gone."""
+    try:
+        owner = (_hidden(folder, "partial") / ".owner").read_text()
+    except OSError:
+        return False
+    tqdm.write(f"{owner} is making {folder}; waiting for it.", file=sys.stderr)
+    return True
+
+
+def _hidden(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}")
+
+
+# --- what the disk refuses ----------------------------------------------------------------------
+
+
+@contextmanager
+def disk_errors(what: str, folder: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a clear RunError, whatever a library calls it."""
+    try:
+        yield
+    except NCDSSError:
+        raise
+    except Exception as error:
+        numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+        known = isinstance(error, OSError) and error.errno in numbers
+        full = "No space left" in str(error) or shutil.disk_usage(_existing(folder)).free <= 2**20
+        if not known and not full:
+            raise
+        reason = (isinstance(error, OSError) and error.strerror) or "No space left on device"
+        raise RunError(
+            f"{what} cannot be written to {folder}: {reason}. Make room or choose another place "
+            "(--out, $NCDSS_RUNS, $NCDSS_CACHE) and run the same command again; what is finished "
+            "is kept."
+        ) from error
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
