@@ -108,8 +108,7 @@ def _image_files(images: Path) -> list[Path]:
     if images.is_file():
         paths = [images]
     elif images.is_dir():
-        found = list_files(images, SUFFIXES, "pictures").files.values()
-        paths = sorted(file.path for file in found)
+        paths = sorted(list_files(images, SUFFIXES, "pictures").files.values())
     else:
         raise InputError(f"--images {images} is neither a folder nor a file. Check the path.")
     if not paths:
