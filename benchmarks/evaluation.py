@@ -1,4 +1,6 @@
-"""Whole evaluation of the paper's network (random weights) on files: the published two passes against one, both in our precision."""
+"""Whole evaluation of the paper's network (random weights) on files: the published two passes
+against one, both in our precision.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,28 @@ from benchmarks import published
 from benchmarks.measure import Figure, faster, interleaved, main
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
-from ncdss_lib.inference import predict
-from ncdss_lib.metrics import Scores, score
-from ncdss_lib.pipeline import Run
+from ncdss_lib.method.evaluation import confusion_on_val
+from ncdss_lib.method.inference import predict
+from ncdss_lib.method.metrics import Scores, score
 from ncdss_lib.recipes import load_recipe
-from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.runs.pipeline import Run
 
 OVERRIDES = ("data.workers=0", "model.weights=none", "compute.inference_batch=2")
 
 
-def sides(data: Pascal5i, images: int, size: int, overrides: Sequence[str], folder: str) -> dict[str, Callable[[], Any]]:
-    """The published evaluation, which returns what :func:`published.scoring` does, and ours, which returns all scores."""
-    run = Run(data, 0, 0, load_recipe("paper", [*OVERRIDES, f"data.size={size}", *overrides]), Path(folder))
+def sides(
+    data: Pascal5i, images: int, size: int, overrides: Sequence[str], folder: str
+) -> dict[str, Callable[[], Any]]:
+    """The published evaluation, which returns what :func:`published.scoring` does, and ours, which
+    returns all scores.
+    """
+    run = Run(
+        data,
+        0,
+        0,
+        load_recipe("paper", [*OVERRIDES, f"data.size={size}", *overrides]),
+        Path(folder),
+    )
     run.splits = dataclasses.replace(run.splits, val=run.splits.val[:images])
     clusters = run.clusters["basic_oc"]
     model = run.new_segmenter(clusters, seed=0)
@@ -48,7 +60,14 @@ def sides(data: Pascal5i, images: int, size: int, overrides: Sequence[str], fold
     return {"published": two_passes, "ours": ours}
 
 
-def run(data: Pascal5i, *, images: int = 4, size: int = 512, repeats: int = 3, overrides: Sequence[str] = ()) -> list[Figure]:
+def run(
+    data: Pascal5i,
+    *,
+    images: int = 4,
+    size: int = 512,
+    repeats: int = 3,
+    overrides: Sequence[str] = (),
+) -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         seconds = interleaved(sides(data, images, size, overrides, folder), repeats)
     return [faster("evaluating an image", seconds, 1.9, per=images)]

@@ -1,4 +1,6 @@
-"""From files to normalised batches on the device with one loading process: the published chain against our views."""
+"""From files to normalised batches on the device with one loading process: the published chain
+against our views.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from torch.utils.data import DataLoader
 from benchmarks import published
 from benchmarks.measure import Figure, faster, interleaved, main
 from ncdss_lib.data.dataset import read_truth
+from ncdss_lib.data.loading import ImageViews, Source
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space
-from ncdss_lib.data.views import ImageViews, Source
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.recipes import Data, Model
-from ncdss_lib.runtime import Runtime
+from ncdss_lib.system.distributed import Runtime
 
 
 def draw(image_id: str) -> tuple[float, float, bool]:
@@ -34,13 +36,19 @@ def published_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     table = label_space(data, 0).to_contiguous(np.r_[:21, np.full(234, 255), 255].astype(np.uint8))
     items = published.TrainSet(data.root, [i for ids in batches for i in ids], draw, table, size)
-    for batch in DataLoader(items, len(batches[0]), num_workers=1, worker_init_fn=one_thread, drop_last=True):
+    for batch in DataLoader(
+        items, len(batches[0]), num_workers=1, worker_init_fn=one_thread, drop_last=True
+    ):
         yield batch["x"].to(device), batch["y"].to(device)
 
 
-def our_batches(data: Pascal5i, batches: list[list[str]], size: int, runtime: Runtime) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def our_batches(
+    data: Pascal5i, batches: list[list[str]], size: int, runtime: Runtime
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     views = ImageViews(data, Data(size=size, target_size=size, workers=1))
-    source = Source("base", batches[0], partial(read_truth, data, label_space(data, 0)), len(batches[0]))
+    source = Source(
+        "base", batches[0], partial(read_truth, data, label_space(data, 0)), len(batches[0])
+    )
     encoder = Encoder(Model(encoder="resnet18", weights="none")).to(runtime.device)
     encoder.backbone = seen = Seen()
     for batch in map(runtime.to_device, views.train(source, batches, 0, 0)):
@@ -61,7 +69,9 @@ def one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def run(data: Pascal5i, *, images: int = 512, batch: int = 16, size: int = 512, repeats: int = 3) -> list[Figure]:
+def run(
+    data: Pascal5i, *, images: int = 512, batch: int = 16, size: int = 512, repeats: int = 3
+) -> list[Figure]:
     ids = (data.train_ids * images)[:images]
     batches = [ids[start : start + batch] for start in range(0, images - batch + 1, batch)]
     runtime = Runtime("auto")
@@ -71,7 +81,10 @@ def run(data: Pascal5i, *, images: int = 512, batch: int = 16, size: int = 512, 
     }
     seconds, done = interleaved(sides, repeats), batch * len(batches)
     figure = faster("an image from file to device", seconds, 2, per=done)
-    return [figure, *(Figure(f"images a second, {name}", done / value, "") for name, value in seconds.items())]
+    return [
+        figure,
+        *(Figure(f"images a second, {name}", done / value, "") for name, value in seconds.items()),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: taking turns, peak memory, the data, and the lines that are printed."""
+"""What the benchmarks share: taking turns, peak memory, the data, and the printed lines."""
 
 from __future__ import annotations
 
@@ -41,12 +41,23 @@ class Figure:
     detail: str = ""
 
     def __str__(self) -> str:
-        verdict = "" if self.target is None else f"  [target {self.target:g}: {'reached' if self.value >= self.target else 'MISSED'}]"
-        return f"{self.what}: {self.value:.4g} {self.unit}{verdict}{'  ' if self.detail else ''}{self.detail}"
+        verdict = (
+            ""
+            if self.target is None
+            else f"  [target {self.target:g}: "
+            f"{'reached' if self.value >= self.target else 'MISSED'}]"
+        )
+        detail = f"  {self.detail}" if self.detail else ""
+        return f"{self.what}: {self.value:.4g} {self.unit}{verdict}{detail}"
 
 
-def interleaved(sides: Mapping[str, Callable[[], Any]], repeats: int, *, warm_up: bool = True) -> dict[str, float]:
-    """Median seconds of each side. The sides take turns, so that whatever else the machine does hits all of them alike."""
+def interleaved(
+    sides: Mapping[str, Callable[[], Any]], repeats: int, *, warm_up: bool = True
+) -> dict[str, float]:
+    """Median seconds of each side.
+
+    The sides take turns, so that whatever else the machine does hits all of them alike.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats + warm_up):
         for name, call in sides.items():
@@ -57,7 +68,14 @@ def interleaved(sides: Mapping[str, Callable[[], Any]], repeats: int, *, warm_up
     return {name: median(values) for name, values in seconds.items()}
 
 
-def faster(what: str, seconds: Mapping[str, float], target: float | None, *, published: str = "published", per: int = 1) -> Figure:
+def faster(
+    what: str,
+    seconds: Mapping[str, float],
+    target: float | None,
+    *,
+    published: str = "published",
+    per: int = 1,
+) -> Figure:
     """How many times faster ``ours`` is than the ``published`` side.
 
     Args:
@@ -65,13 +83,23 @@ def faster(what: str, seconds: Mapping[str, float], target: float | None, *, pub
         per: images (or whatever the detail should be about) in one call.
     """
     theirs, ours = seconds[published] / per, seconds["ours"] / per
-    return Figure(what, theirs / ours, "x faster", target, f"{published} {1e3 * theirs:.4g} ms, ours {1e3 * ours:.4g} ms")
+    return Figure(
+        what,
+        theirs / ours,
+        "x faster",
+        target,
+        f"{published} {1e3 * theirs:.4g} ms, ours {1e3 * ours:.4g} ms",
+    )
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:
-    """By how much this process grows at its largest while ``call`` runs (resident memory, Linux only, a page at least)."""
+    """By how much this process grows at its largest while ``call`` runs (resident memory, Linux
+    only, a page at least).
+    """
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # memory that is free but not given back would hide what the call takes
+    ctypes.CDLL(None).malloc_trim(
+        0
+    )  # memory that is free but not given back would hide what the call takes
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = _status("VmRSS")
     call()
@@ -85,7 +113,9 @@ def _status(field: str) -> int:
 
 @contextmanager
 def open_data(root: str | None, *, images: int = 48, size: int = 256) -> Iterator[Pascal5i]:
-    """The data in ``root``, or as many toy scenes in the same layout, drawn into a temporary folder."""
+    """The data in ``root``, or as many toy scenes in the same layout, drawn into a temporary
+    folder.
+    """
     if root:
         yield Pascal5i(root, None)
         return
@@ -96,12 +126,21 @@ def open_data(root: str | None, *, images: int = 48, size: int = 256) -> Iterato
 
 def main(benchmarks: Mapping[str, Callable[[Pascal5i], list[Figure]]], doc: str | None) -> None:
     """Command line of one benchmark or of several."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", help="a data set in the layout of PASCAL-5i; without it toy scenes are drawn")
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data-root", help="a data set in the layout of PASCAL-5i; without it toy scenes are drawn"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     arguments = parser.parse_args()
-    machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
-    results: dict[str, Any] = {"machine": machine, "data": "given" if arguments.data_root else "toyscenes", "figures": {}}
+    processor = platform.processor() or platform.machine()
+    machine = f"{processor}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+    results: dict[str, Any] = {
+        "machine": machine,
+        "data": "given" if arguments.data_root else "toyscenes",
+        "figures": {},
+    }
     print(f"{results['machine']}; images: {arguments.data_root or 'toyscenes'}")
     with open_data(arguments.data_root) as data:
         for name, run in benchmarks.items():

@@ -1,4 +1,6 @@
-"""The published formulations that the benchmarks compare with, from their description in the method reference."""
+"""The published formulations that the benchmarks compare with, from their description in the method
+reference.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,14 @@ def prototype(features: Tensor, mask: Tensor) -> Tensor:
 
 
 def scoring(
-    truths: Sequence[np.ndarray], predictions: Sequence[np.ndarray], num_base: int, num_novel: int, clusters: int
+    truths: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    num_base: int,
+    num_novel: int,
+    clusters: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Section 11, K > N: all maps in float32 buffers, IoU of each class and cluster from their masks, then a meter of every class.
+    """Section 11, K > N: all maps in float32 buffers, IoU of each class and cluster from their
+    masks, then a meter of every class.
 
     Args:
         truths: contiguous ids, uint8 [S, S].
@@ -44,7 +51,10 @@ def scoring(
         The class of each cluster, int64 [K], and the IoU of each class, float64 [1 + B + N].
     """
     first, classes = 1 + num_base, 1 + num_base + num_novel
-    all_truth, all_predicted = np.stack(truths).astype(np.float32), np.stack(predictions).astype(np.float32)
+    all_truth, all_predicted = (
+        np.stack(truths).astype(np.float32),
+        np.stack(predictions).astype(np.float32),
+    )
     novel = (all_truth >= first) & (all_truth != 255) & (all_predicted >= first)
     truth, predicted = all_truth[novel], all_predicted[novel]
     iou = np.zeros((num_novel, clusters))
@@ -68,15 +78,25 @@ def scoring(
 
 
 def histogram(truth: np.ndarray, prediction: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """The customary confusion matrix of NumPy, int64 [rows, columns]: one ``bincount`` over the valid pixels."""
+    """The customary confusion matrix of NumPy, int64 [rows, columns]: one ``bincount`` over the
+    valid pixels.
+    """
     valid = (truth >= 0) & (truth < rows)
-    return np.bincount(columns * truth[valid].astype(int) + prediction[valid], minlength=rows * columns).reshape(rows, columns)
+    return np.bincount(
+        columns * truth[valid].astype(int) + prediction[valid], minlength=rows * columns
+    ).reshape(rows, columns)
 
 
 def scoring_by_histograms(
-    truths: Sequence[np.ndarray], predictions: Sequence[np.ndarray], num_base: int, num_novel: int, clusters: int
+    truths: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    num_base: int,
+    num_novel: int,
+    clusters: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`scoring` in good NumPy: the same two passes, one to match and one to score, each a histogram an image."""
+    """:func:`scoring` in good NumPy: the same two passes, one to match and one to score, each a
+    histogram an image.
+    """
     first, classes = 1 + num_base, 1 + num_base + num_novel
     pairs = np.zeros((num_novel, clusters))
     for t, p in zip(truths, predictions, strict=True):
@@ -94,7 +114,8 @@ def scoring_by_histograms(
 
 
 def entropy(logits: Tensor, region: Tensor) -> Tensor:
-    """Section 9 without its constant factor: normalised entropy of every pixel, then the mean under the region.
+    """Section 9 without its constant factor: normalised entropy of every pixel, then the mean under
+    the region.
 
     Args:
         logits: float32 [B, C, S, S].
@@ -109,7 +130,8 @@ def entropy(logits: Tensor, region: Tensor) -> Tensor:
 
 
 class TrainSet(Dataset):
-    """Section 0: flip, rotation and scaling at original size, resize, division by 255, ImageNet normalisation, channels first.
+    """Section 0: flip, rotation and scaling at original size, resize, division by 255, ImageNet
+    normalisation, channels first.
 
     Args:
         root: a data set in the layout of PASCAL-5i.
@@ -118,7 +140,12 @@ class TrainSet(Dataset):
     """
 
     def __init__(
-        self, root: Path, ids: Sequence[str], draw: Callable[[str], tuple[float, float, bool]], labels: np.ndarray, size: int
+        self,
+        root: Path,
+        ids: Sequence[str],
+        draw: Callable[[str], tuple[float, float, bool]],
+        labels: np.ndarray,
+        size: int,
     ) -> None:
         self.root, self.ids, self.draw, self.labels, self.size = root, ids, draw, labels, size
 
@@ -128,7 +155,9 @@ class TrainSet(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         image_id = self.ids[index]
         image = np.array(Image.open(self.root / "images" / f"{image_id}.jpg").convert("RGB"))
-        label = self.labels[np.array(Image.open(self.root / "SegmentationClassAug" / f"{image_id}.png"))]
+        label = self.labels[
+            np.array(Image.open(self.root / "SegmentationClassAug" / f"{image_id}.png"))
+        ]
         angle, scale, flip = self.draw(image_id)
         if flip:
             image, label = cv2.flip(image, 1), cv2.flip(label, 1)
@@ -143,8 +172,12 @@ class TrainSet(Dataset):
         return {"x": x, "y": torch.from_numpy(label).long()}
 
 
-def training_step(backbone: nn.Module, head: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
-    """Section 3: one step in float32 and the default memory format; x float32 [B, 3, S, S], normalised, y int64 [B, S, S]."""
+def training_step(
+    backbone: nn.Module, head: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
+) -> Tensor:
+    """Section 3: one step in float32 and the default memory format; x float32 [B, 3, S, S],
+    normalised, y int64 [B, S, S].
+    """
     (features,) = backbone(x)
     logits = F.interpolate(head(features), y.shape[-2:], mode="bilinear", align_corners=False)
     loss = F.cross_entropy(logits, y, ignore_index=255)
@@ -154,16 +187,27 @@ def training_step(backbone: nn.Module, head: nn.Module, optimizer: torch.optim.O
     return loss.detach()
 
 
-def losses_of_two(network: Callable[[Tensor], Tensor], base: tuple[Tensor, Tensor], novel: tuple[Tensor, Tensor]) -> Tensor:
-    """The loss of the basic framework: two forwards, the mean of two cross-entropies; each pair is x and y as in :func:`training_step`."""
+def losses_of_two(
+    network: Callable[[Tensor], Tensor], base: tuple[Tensor, Tensor], novel: tuple[Tensor, Tensor]
+) -> Tensor:
+    """The loss of the basic framework: two forwards, the mean of two cross-entropies; each pair is
+    x and y as in :func:`training_step`.
+    """
     losses = [F.cross_entropy(network(x), y, ignore_index=255) for x, y in (base, novel)]
     return (losses[0] + losses[1]) / 2
 
 
 def eums_loss(
-    student: nn.Module, teacher: nn.Module, base: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor], weak: Tensor, strong: Tensor
+    student: nn.Module,
+    teacher: nn.Module,
+    base: tuple[Tensor, Tensor],
+    clean: tuple[Tensor, Tensor],
+    weak: Tensor,
+    strong: Tensor,
 ) -> Tensor:
-    """The loss of EUMS after the ramp-up: parameter by parameter the teacher's average, its labels of the weak view, three forwards."""
+    """The loss of EUMS after the ramp-up: parameter by parameter the teacher's average, its labels
+    of the weak view, three forwards.
+    """
     supervised, unclean = losses_of_two(student, base, clean), student(strong)
     with torch.no_grad():
         for mine, its in zip(teacher.parameters(), student.parameters(), strict=True):

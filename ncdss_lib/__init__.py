@@ -1,8 +1,11 @@
-"""Novel class discovery in semantic segmentation: the method of Zhao, Zhong, Sebe and Lee (CVPR 2022), stage by stage."""
+"""Novel class discovery in semantic segmentation: the method of Zhao, Zhong, Sebe and Lee (CVPR
+2022), stage by stage.
+"""
 
 import os
 
-# Read by torch when it first allocates: large CPU tensors on huge pages, since touching millions of small ones is slow.
+# Read by torch when it first allocates: large CPU tensors on huge pages, since touching millions of
+# small ones is slow.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"

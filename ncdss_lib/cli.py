@@ -53,7 +53,7 @@ def _fail(message: str, debug: bool, status: int) -> int:
     if debug:
         traceback.print_exc()
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
-        from ncdss_lib.runtime import report_failure
+        from ncdss_lib.system.distributed import report_failure
 
         report_failure(sys.exception())
     print(f"ncdss: {message}", file=sys.stderr)
@@ -163,7 +163,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.show_recipe:
         print(describe(load_recipe(options.recipe, options.overrides, options.dataset)))
         return
-    from ncdss_lib.pipeline import open_run
+    from ncdss_lib.runs.pipeline import open_run
     from ncdss_lib.runs.report import report_tables
 
     run = open_run(

@@ -1,7 +1,8 @@
 """Recipes: every setting of a run, typed and frozen.
 
-The defaults of the classes below are the *published* values (method reference, section 14), so ``Recipe()`` is the ``paper`` recipe.
-``laptop`` is the list of fields in which ours differs, each with its reason. ``load_recipe`` adds the user's own overrides.
+The defaults of the classes below are the *published* values (method reference, section 14), so
+``Recipe()`` is the ``paper`` recipe. ``laptop`` is the list of fields in which ours differs, each
+with its reason. ``load_recipe`` adds the user's own overrides.
 """
 
 from __future__ import annotations
@@ -27,51 +28,93 @@ def _field(default: Any, text: str, **limits: Any) -> Any:
 class Data(_Section):
     """What the network sees."""
 
-    size: int = _field(512, "side in pixels to which every image, mask and saliency map is resized (aspect ratio not kept)", ge=32)
+    size: int = _field(
+        512,
+        "side in pixels to which every image, mask and saliency map is resized (aspect ratio not "
+        "kept)",
+        ge=32,
+    )
     target_size: int = _field(512, "side in pixels of the label maps in the training losses", ge=8)
-    features: Literal["online", "cached"] = _field("online", "images through the encoder at every step, or dense features cached once")
+    features: Literal["online", "cached"] = _field(
+        "online", "images through the encoder at every step, or dense features cached once"
+    )
     base_list: Literal["published", "strict"] = _field(
         "published",
-        "base training on every image with a base class (it leaks images that are unlabelled later), or strictly on base-only ones",
+        "base training on every image with a base class (it leaks images that are unlabelled "
+        "later), or strictly on base-only ones",
     )
     val_masks: Literal["SegmentationClassAug", "SegmentationClass"] = _field(
         "SegmentationClassAug",
-        "folder of PASCAL-5i's validation masks (SegmentationClass scores the published predictions at original size)",
+        "folder of PASCAL-5i's validation masks (SegmentationClass scores the published "
+        "predictions at original size)",
     )
     coco_masks: Literal["published", "complete"] = _field(
-        "published", "COCO-20i's masks: first polygon of each object only and crowds as background, or all polygons and crowds ignored"
+        "published",
+        "COCO-20i's masks: first polygon of each object only and crowds as background, or all "
+        "polygons and crowds ignored",
     )
-    num_novel: int | None = _field(None, "N, the number of novel classes in a folder of your own images; other data sets know theirs", ge=1)
-    label_border: Literal[0, 255] = _field(0, "label of the border that rotation and scaling uncover: background, or ignored")
+    num_novel: int | None = _field(
+        None,
+        "N, the number of novel classes in a folder of your own images; other data sets know "
+        "theirs",
+        ge=1,
+    )
+    label_border: Literal[0, 255] = _field(
+        0, "label of the border that rotation and scaling uncover: background, or ignored"
+    )
     flip: float = _field(0.5, "probability of a horizontal flip", ge=0, le=1)
-    rotation: float = _field(5.0, "rotation drawn from plus or minus this many degrees", ge=0, le=180)
-    scale: tuple[float, float] = _field((0.75, 1.25), "range of the scaling about the centre (canvas unchanged)")
+    rotation: float = _field(
+        5.0, "rotation drawn from plus or minus this many degrees", ge=0, le=180
+    )
+    scale: tuple[float, float] = _field(
+        (0.75, 1.25), "range of the scaling about the centre (canvas unchanged)"
+    )
     jitter: tuple[float, float, float, float] = _field(
         (0.5, 0.5, 0.5, 0.25), "brightness, contrast, saturation and hue jitter of the strong view"
     )
     workers: int | None = _field(
-        None, "processes that load images, shared by all lists of a training (online features only); null: one a CPU core, at most 16", ge=0
+        None,
+        "processes that load images, shared by all lists of a training (online features only); "
+        "null: one a CPU core, at most 16",
+        ge=0,
     )
 
 
 class Model(_Section):
     """DeepLab-style network: a timm encoder and a head."""
 
-    encoder: str = _field("resnet50.tv_in1k", "any timm model that offers features_only; .tv_in1k names torchvision's V1 weights")
-    weights: str = _field("hub", "hub (timm's ImageNet weights), bundled (carried by a Python package), none (random), or a file")
+    encoder: str = _field(
+        "resnet50.tv_in1k",
+        "any timm model that offers features_only; .tv_in1k names torchvision's V1 weights",
+    )
+    weights: str = _field(
+        "hub",
+        "hub (timm's ImageNet weights), bundled (carried by a Python package), none (random), or "
+        "a file",
+    )
     output_stride: Literal[8, 16, 32] = _field(8, "stride of the deepest features")
-    stages: tuple[int, ...] = _field((4,), "encoder stages whose features the head sees, concatenated (0 is the stem)", min_length=1)
-    head: Literal["aspp", "conv"] = _field("aspp", "torchvision's DeepLabv3 head, or two convolutions")
+    stages: tuple[int, ...] = _field(
+        (4,),
+        "encoder stages whose features the head sees, concatenated (0 is the stem)",
+        min_length=1,
+    )
+    head: Literal["aspp", "conv"] = _field(
+        "aspp", "torchvision's DeepLabv3 head, or two convolutions"
+    )
     head_channels: int = _field(256, "width of the head", ge=1)
     dropout: float = _field(0.5, "dropout in the head", ge=0, lt=1)
-    frozen_stages: int = _field(3, "the first stages without gradient: conv1, layer1 and layer2 of a ResNet", ge=0)
+    frozen_stages: int = _field(
+        3, "the first stages without gradient: conv1, layer1 and layer2 of a ResNet", ge=0
+    )
 
 
 class Compute(_Section):
     """How it is computed; no effect on what is computed beyond rounding."""
 
     precision: Literal["auto", "fp32", "tf32", "bf16"] = _field(
-        "auto", "bf16 autocast, or tf32 for what is multiplied in fp32 on CUDA; auto: bf16 where the device multiplies it in hardware"
+        "auto",
+        "bf16 autocast, or tf32 for what is multiplied in fp32 on CUDA; auto: bf16 where the "
+        "device multiplies it in hardware",
     )
     channels_last: bool = _field(True, "memory format of networks and images")
     compile: bool = _field(False, "torch.compile student and teacher for training")
@@ -82,18 +125,30 @@ class Training(_Section):
     """What the three trainings share: SGD, one drop of the learning rate."""
 
     epochs: int = _field(30, "epochs", ge=1)
-    steps_per_epoch: int | None = _field(None, "steps an epoch; null: as many as the shortest list fills (published)", ge=1)
+    steps_per_epoch: int | None = _field(
+        None, "steps an epoch; null: as many as the shortest list fills (published)", ge=1
+    )
     batch_size: int = _field(8, "images a step from each list, over all processes", ge=1)
     lr: float = _field(0.1, "learning rate of the head", gt=0)
     encoder_lr: float = _field(0.001, "learning rate of the encoder's last stages", ge=0)
-    schedule: Literal["step", "cosine"] = _field("step", "learning rate: a tenth after the milestone, or cosine to zero")
-    milestone: int = _field(15, "0-based epoch after which the learning rate drops to a tenth", ge=0)
+    schedule: Literal["step", "cosine"] = _field(
+        "step", "learning rate: a tenth after the milestone, or cosine to zero"
+    )
+    milestone: int = _field(
+        15, "0-based epoch after which the learning rate drops to a tenth", ge=0
+    )
     momentum: float = _field(0.9, "momentum of SGD", ge=0, lt=1)
     weight_decay: float = _field(1e-4, "weight decay", ge=0)
     select: Literal["best_val", "last"] = _field(
-        "best_val", "the epoch handed to the next stage: best on the validation set (published; optimistic), or the last"
+        "best_val",
+        "the epoch handed to the next stage: best on the validation set (published; optimistic), "
+        "or the last",
     )
-    track_best: bool = _field(True, "score each epoch on the validation set and keep the best one's weights too, to report both")
+    track_best: bool = _field(
+        True,
+        "score each epoch on the validation set and keep the best one's weights too, to report "
+        "both",
+    )
 
     @property
     def validates(self) -> bool:
@@ -106,62 +161,105 @@ class BaseTraining(Training):
 
     epochs: int = _field(60, "epochs", ge=1)
     batch_size: int = _field(16, "images a step, over all processes", ge=1)
-    milestone: int = _field(25, "0-based epoch after which the learning rate drops to a tenth", ge=0)
+    milestone: int = _field(
+        25, "0-based epoch after which the learning rate drops to a tenth", ge=0
+    )
 
 
 class Clustering(_Section):
     """Stage 2: pseudo-labels from saliency minus base classes, clustered."""
 
-    base_confidence: float = _field(0.9, "a pixel is confidently base when its base probability is greater", ge=0, le=1)
-    mask_size: Literal["network", "original"] = _field(
-        "network", "novel masks are made at the network's size and resized back (published), or from the saliency maps at original size"
+    base_confidence: float = _field(
+        0.9, "a pixel is confidently base when its base probability is greater", ge=0, le=1
     )
-    min_area_pixels: int = _field(1500, "images keep a pseudo-label when the novel mask has more pixels at original size", ge=0)
+    mask_size: Literal["network", "original"] = _field(
+        "network",
+        "novel masks are made at the network's size and resized back (published), or from the "
+        "saliency maps at original size",
+    )
+    min_area_pixels: int = _field(
+        1500,
+        "images keep a pseudo-label when the novel mask has more pixels at original size",
+        ge=0,
+    )
     min_area_fraction: float = _field(0.0, "... and more than this share of the image", ge=0, le=1)
     pca_dims: int = _field(32, "dimensions that PCA keeps (at most images - 1)", ge=1)
     whiten: bool = _field(True, "scale the principal components to unit variance")
     n_init: int = _field(10, "k-means restarts", ge=1)
     over_clustering: int = _field(2, "clusters per novel class for basic_oc and eums", ge=1)
-    num_clusters: int | None = _field(None, "K of basic_oc and eums itself; null: over_clustering times the novel classes", ge=2)
+    num_clusters: int | None = _field(
+        None, "K of basic_oc and eums itself; null: over_clustering times the novel classes", ge=2
+    )
     uncertain_label: Literal[0, 255] = _field(
-        0, "label of non-salient pixels that the base model takes for a base class without confidence: background, or ignored"
+        0,
+        "label of non-salient pixels that the base model takes for a base class without "
+        "confidence: background, or ignored",
     )
 
 
 class BasicFramework(Training):
     """Stage 3: fine-tuning on base images with truth and novel images with pseudo-labels."""
 
-    init: Literal["imagenet", "base"] = _field("imagenet", "head: fresh, or the base model's with new rows for the clusters")
+    init: Literal["imagenet", "base"] = _field(
+        "imagenet", "head: fresh, or the base model's with new rows for the clusters"
+    )
 
 
 class EntropyRanking(_Section):
     """Stage 4: rank novel images by the entropy of the basic model."""
 
     enabled: bool = _field(True, "rank at all; without, every image is clean")
-    clean_share: float = _field(0.67, "share of images with the lowest entropy that is called clean", gt=0, lt=1)
-    per: Literal["dataset", "cluster"] = _field("dataset", "rank all images together, or each cluster's images by themselves")
+    clean_share: float = _field(
+        0.67, "share of images with the lowest entropy that is called clean", gt=0, lt=1
+    )
+    per: Literal["dataset", "cluster"] = _field(
+        "dataset", "rank all images together, or each cluster's images by themselves"
+    )
 
 
 class EUMS(Training):
     """Stage 5: entropy-based uncertainty modelling and self-training."""
 
-    init: Literal["imagenet", "basic_oc"] = _field("imagenet", "student head: fresh, or warm-started from basic_oc")
-    teacher_init: Literal["independent", "student"] = _field("independent", "teacher head: its own random weights, or the student's")
-    teacher_mode: Literal["train", "eval"] = _field("train", "teacher batch-norm on batch statistics and dropout active, or eval mode")
-    teacher_buffers: Literal["own", "copy", "average"] = _field("own", "teacher batch-norm buffers: own, copied or averaged")
-    teacher_momentum: float = _field(0.99, "teacher <- m * teacher + (1 - m) * student, each step", ge=0, le=1)
+    init: Literal["imagenet", "basic_oc"] = _field(
+        "imagenet", "student head: fresh, or warm-started from basic_oc"
+    )
+    teacher_init: Literal["independent", "student"] = _field(
+        "independent", "teacher head: its own random weights, or the student's"
+    )
+    teacher_mode: Literal["train", "eval"] = _field(
+        "train", "teacher batch-norm on batch statistics and dropout active, or eval mode"
+    )
+    teacher_buffers: Literal["own", "copy", "average"] = _field(
+        "own", "teacher batch-norm buffers: own, copied or averaged"
+    )
+    teacher_momentum: float = _field(
+        0.99, "teacher <- m * teacher + (1 - m) * student, each step", ge=0, le=1
+    )
     confidence: float = _field(0.0, "teacher pixels below this probability are ignored", ge=0, lt=1)
     disputed: Literal["keep", "ignore", "relabel"] = _field(
-        "keep", "clean pixels whose label a confident teacher denies: keep the label, ignore the pixel, or take the teacher's"
+        "keep",
+        "clean pixels whose label a confident teacher denies: keep the label, ignore the pixel, "
+        "or take the teacher's",
     )
-    self_training: bool = _field(True, "learn from unclean images through the teacher; without, they are left out")
+    self_training: bool = _field(
+        True, "learn from unclean images through the teacher; without, they are left out"
+    )
     ramp_up_epochs: float = _field(5.0, "epochs over which the self-training weight rises", ge=0)
     max_weight: float = _field(1.0, "self-training weight after the ramp-up", ge=0)
     dynamic_reassignment: bool = _field(True, "rank the clean images again during training")
-    reassign_epochs: tuple[int, ...] = _field((5,), "0-based epochs before which clean images are ranked again")
-    reassign_share: float = _field(0.5, "share of the clean images that stays clean at a reassignment", gt=0, le=1)
+    reassign_epochs: tuple[int, ...] = _field(
+        (5,), "0-based epochs before which clean images are ranked again"
+    )
+    reassign_share: float = _field(
+        0.5, "share of the clean images that stays clean at a reassignment", gt=0, le=1
+    )
     inference: Literal["student", "teacher"] = _field("student", "the network that is evaluated")
-    watch: int = _field(0, "unclean images whose labels by student and teacher are kept before every epoch, to look at", ge=0)
+    watch: int = _field(
+        0,
+        "unclean images whose labels by student and teacher are kept before every epoch, to look "
+        "at",
+        ge=0,
+    )
 
     @property
     def evaluates_teacher(self) -> bool:
@@ -178,7 +276,11 @@ class Evaluation(_Section):
 class Ablation(_Section):
     """The rows between over-clustering and EUMS in the paper's first table, an optional stage."""
 
-    enabled: bool = _field(False, "train EUMS three more times: ranking only; with reassignment; with self-training but no reassignment")
+    enabled: bool = _field(
+        False,
+        "train EUMS three more times: ranking only; with reassignment; with self-training but no "
+        "reassignment",
+    )
 
 
 class Recipe(_Section):
@@ -204,51 +306,116 @@ PAPER_COCO: dict[str, Any] = {
     "eums.epochs": 20, "eums.batch_size": 6,
 }  # fmt: skip
 
-# Where ours differs from the published value, and why. Chosen on toyscenes and on fold 0 of a small PASCAL subset, with seeds of 100 and
-# above that no reported result uses.
+# Where ours differs from the published value, and why. Chosen on toyscenes and on fold 0 of a small
+# PASCAL subset, with seeds of 100 and above that no reported result uses.
 LAPTOP: dict[str, tuple[Any, str]] = {
-    "data.size": (224, "the size at which the bundled encoder was trained; a quarter of the pixels of 512"),
-    "data.target_size": (56, "losses at twice the resolution of the features: the rest of a step then outweighs them"),
-    "data.features": ("cached", "a frozen encoder is run once for all folds and seeds, not at every step"),
+    "data.size": (
+        224,
+        "the size at which the bundled encoder was trained; a quarter of the pixels of 512",
+    ),
+    "data.target_size": (
+        56,
+        "losses at twice the resolution of the features: the rest of a step then outweighs them",
+    ),
+    "data.features": (
+        "cached",
+        "a frozen encoder is run once for all folds and seeds, not at every step",
+    ),
     "data.label_border": (255, "a border that was made up is not background"),
-    "data.coco_masks": ("complete", "objects in several parts are whole objects, and a crowd is not background"),
+    "data.coco_masks": (
+        "complete",
+        "objects in several parts are whole objects, and a crowd is not background",
+    ),
     "data.workers": (0, "cached features need no loading processes"),
-    "model.encoder": ("tf_efficientnet_lite0", "its ImageNet weights come with a Python package, so no network is needed"),
+    "model.encoder": (
+        "tf_efficientnet_lite0",
+        "its ImageNet weights come with a Python package, so no network is needed",
+    ),
     "model.weights": ("bundled", "see model.encoder"),
-    "model.stages": ((2, 3, 4), "shallower features restore detail that a frozen deepest stage has lost"),
-    "model.head": ("conv", "two convolutions train in a minute on a CPU; frozen features already see a wide context"),
-    "model.head_channels": (128, "half the width halves the time of a step, for about a point of base mIoU"),
+    "model.stages": (
+        (2, 3, 4),
+        "shallower features restore detail that a frozen deepest stage has lost",
+    ),
+    "model.head": (
+        "conv",
+        "two convolutions train in a minute on a CPU; frozen features already see a wide context",
+    ),
+    "model.head_channels": (
+        128,
+        "half the width halves the time of a step, for about a point of base mIoU",
+    ),
     "model.dropout": (0.0, "a small head on frozen features hardly overfits"),
-    "model.frozen_stages": (5, "the whole encoder is frozen: with so few images fine-tuning is worse and much slower"),
-    "base_training.epochs": (8, "short epochs of a fixed number of steps, whatever the size of the lists; 12 gave under a point more"),
+    "model.frozen_stages": (
+        5,
+        "the whole encoder is frozen: with so few images fine-tuning is worse and much slower",
+    ),
+    "base_training.epochs": (
+        8,
+        "short epochs of a fixed number of steps, whatever the size of the lists; 12 gave under a "
+        "point more",
+    ),
     "base_training.steps_per_epoch": (50, "see base_training.epochs"),
     "base_training.schedule": ("cosine", "no milestone to tune"),
     "base_training.select": ("last", "validation truth scores, it never chooses"),
-    "base_training.track_best": (False, "scoring every epoch would cost half a training; true shows what choosing the epoch would gain"),
-    "clustering.base_confidence": (0.7, "a small head on frozen features is seldom surer; 0.9 leaves many base pixels in the novel masks"),
-    "clustering.mask_size": ("original", "resizing a saliency map down and up again only roughens its outline"),
+    "base_training.track_best": (
+        False,
+        "scoring every epoch would cost half a training; true shows what choosing the epoch would "
+        "gain",
+    ),
+    "clustering.base_confidence": (
+        0.7,
+        "a small head on frozen features is seldom surer; 0.9 leaves many base pixels in the "
+        "novel masks",
+    ),
+    "clustering.mask_size": (
+        "original",
+        "resizing a saliency map down and up again only roughens its outline",
+    ),
     "clustering.min_area_pixels": (0, "the published 1500 pixels depend on the image size"),
     "clustering.min_area_fraction": (0.008, "1500 pixels of a typical VOC image, as a share"),
-    "clustering.whiten": (False, "whitening amplifies noise directions: lower purity of the clusters"),
-    "clustering.n_init": (50, "restarts cost a second and make the clusters depend less on the seed"),
+    "clustering.whiten": (
+        False,
+        "whitening amplifies noise directions: lower purity of the clusters",
+    ),
+    "clustering.n_init": (
+        50,
+        "restarts cost a second and make the clusters depend less on the seed",
+    ),
     "basic_framework.epochs": (8, "see base_training.epochs"),
     "basic_framework.steps_per_epoch": (50, "see base_training.epochs"),
     "basic_framework.schedule": ("cosine", "no milestone to tune"),
     "basic_framework.select": ("last", "validation truth scores, it never chooses"),
-    "basic_framework.track_best": (False, "scoring every epoch would cost half a training; true shows what choosing the epoch would gain"),
+    "basic_framework.track_best": (
+        False,
+        "scoring every epoch would cost half a training; true shows what choosing the epoch would "
+        "gain",
+    ),
     "eums.epochs": (8, "see base_training.epochs"),
     "eums.steps_per_epoch": (50, "see base_training.epochs"),
     "eums.schedule": ("cosine", "no milestone to tune"),
     "eums.select": ("last", "validation truth scores, it never chooses"),
-    "eums.track_best": (False, "scoring every epoch would cost half a training; true shows what choosing the epoch would gain"),
+    "eums.track_best": (
+        False,
+        "scoring every epoch would cost half a training; true shows what choosing the epoch would "
+        "gain",
+    ),
     "eums.init": ("basic_oc", "self-training starts from a model that already knows the clusters"),
     "eums.teacher_init": ("student", "a teacher is the student's own average from the first step"),
-    "eums.teacher_mode": ("eval", "a teacher with dropout and batch statistics gives noisier pseudo-labels"),
+    "eums.teacher_mode": (
+        "eval",
+        "a teacher with dropout and batch statistics gives noisier pseudo-labels",
+    ),
     "eums.teacher_buffers": ("average", "buffers that fit the averaged weights"),
     "eums.lr": (0.02, "a warm start needs no large steps"),
-    "eums.disputed": ("relabel", "a teacher that is sure of a base class or of background corrects one cluster an image"),
+    "eums.disputed": (
+        "relabel",
+        "a teacher that is sure of a base class or of background corrects one cluster an image",
+    ),
     "eums.confidence": (0.7, "pixels of which the teacher is not sure teach nothing"),
-    "eums.ramp_up_epochs": (3.0, "the schedule's proportions for fewer epochs; the teacher is warm from the start"),
+    "eums.ramp_up_epochs": (
+        3.0,
+        "the schedule's proportions for fewer epochs; the teacher is warm from the start",
+    ),
     "eums.reassign_epochs": ((3,), "see eums.ramp_up_epochs"),
     "eums.inference": ("teacher", "the averaged network is the steadier one"),
     "eums.watch": (8, "the book shows how student and teacher change; the training is not touched"),
@@ -262,18 +429,26 @@ def sections() -> dict[str, type[_Section]]:
 
 
 def load_recipe(name: str, overrides: Iterable[str] = (), dataset: str | None = None) -> Recipe:
-    """The recipe ``name`` with ``stage.field=value`` overrides applied, values in YAML (``0.5``, ``null``, ``[2, 3]``).
+    """The recipe ``name`` with ``stage.field=value`` overrides applied, values in YAML (``0.5``,
+    ``null``, ``[2, 3]``).
 
     Args:
         dataset: ``paper`` has other schedules for ``coco20i`` than for PASCAL-5i.
 
     Raises:
-        InputError: unknown recipe, section or field (with the nearest name), or a value of the wrong type or out of range.
+        InputError: unknown recipe, section or field (with the nearest name), or a value of the
+            wrong type or out of range.
     """
     if name not in ("paper", "laptop"):
         raise InputError(f"unknown recipe {name!r}: {did_you_mean(name, ('paper', 'laptop'))}")
     values: dict[str, dict[str, Any]] = {section: {} for section in sections()}
-    chosen = {key: value for key, (value, _) in LAPTOP.items()} if name == "laptop" else PAPER_COCO if dataset == "coco20i" else {}
+    chosen = (
+        {key: value for key, (value, _) in LAPTOP.items()}
+        if name == "laptop"
+        else PAPER_COCO
+        if dataset == "coco20i"
+        else {}
+    )
     for key, value in [*chosen.items(), *(_parse_override(text) for text in overrides)]:
         section, field = key.split(".")
         values[section][field] = value
@@ -282,19 +457,29 @@ def load_recipe(name: str, overrides: Iterable[str] = (), dataset: str | None = 
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"][:2])
-        raise InputError(f"--set {key}={first['input']!r} does not fit: {first['msg'].lower()}. See `ncdss run --show-recipe`.") from None
+        raise InputError(
+            f"--set {key}={first['input']!r} does not fit: {first['msg'].lower()}. See `ncdss run "
+            "--show-recipe`."
+        ) from None
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     section, dot, field = key.strip().partition(".")
     if not equals or not dot:
-        raise InputError(f"override {text!r} is not of the form stage.field=value, for example eums.epochs=5.")
+        raise InputError(
+            f"override {text!r} is not of the form stage.field=value, for example eums.epochs=5."
+        )
     known = sections()
     if section not in known:
-        raise InputError(f"unknown stage {section!r} in override {text!r}: {did_you_mean(section, known)}")
+        raise InputError(
+            f"unknown stage {section!r} in override {text!r}: {did_you_mean(section, known)}"
+        )
     if field not in known[section].model_fields:
-        raise InputError(f"unknown field {field!r} of {section} in override {text!r}: {did_you_mean(field, known[section].model_fields)}")
+        raise InputError(
+            f"unknown field {field!r} of {section} in override {text!r}: "
+            f"{did_you_mean(field, known[section].model_fields)}"
+        )
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError:
@@ -313,7 +498,11 @@ def _plain(value: Any) -> Any:
 
 def flatten(recipe: Recipe) -> Mapping[str, Any]:
     """``section.field`` -> value, for tables and for the report."""
-    return {f"{s}.{f}": v for s, fields in recipe.model_dump(exclude={"name"}).items() for f, v in fields.items()}
+    return {
+        f"{s}.{f}": v
+        for s, fields in recipe.model_dump(exclude={"name"}).items()
+        for f, v in fields.items()
+    }
 
 
 def describe(recipe: Recipe) -> str:
@@ -323,6 +512,10 @@ def describe(recipe: Recipe) -> str:
         lines.append(f"{section}: {(kind.__doc__ or '').splitlines()[0]}")
         for name, info in kind.model_fields.items():
             value, key = getattr(getattr(recipe, section), name), f"{section}.{name}"
-            reason = f" (published: {info.default}; {LAPTOP[key][1]})" if recipe.name == "laptop" and key in LAPTOP else ""
+            reason = (
+                f" (published: {info.default}; {LAPTOP[key][1]})"
+                if recipe.name == "laptop" and key in LAPTOP
+                else ""
+            )
             lines.append(f"  {key} = {value}: {info.description}{reason}")
     return "\n".join(lines)

@@ -27,24 +27,17 @@ from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.splits import make_splits
-from ncdss_lib.metrics import (
-    UNMATCHED,
-    iou_per_class,
-    match_clusters,
-    relabel,
-    score,
-    score_held_out,
-    score_matched,
-)
-from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels
-from ncdss_lib.stages.clustering import adjoint_mask, confident_base, fuse, masked_prototype
-from ncdss_lib.stages.entropy_ranking import entropy_map, region_entropy, split_clean
-from ncdss_lib.stages.eums import ramp_up
-from ncdss_lib.training import pixel_cross_entropy
+from ncdss_lib.method.cluster_matching import UNMATCHED, match_clusters, merge_clusters
+from ncdss_lib.method.clustering import adjoint_mask, confident_base, fuse, masked_prototype
+from ncdss_lib.method.entropy_ranking import entropy_map, region_entropy, split_clean
+from ncdss_lib.method.eums import ramp_up
+from ncdss_lib.method.mean_teacher import ema_update, hard_pseudo_labels
+from ncdss_lib.method.metrics import iou_per_class, score, score_held_out, score_matched
+from ncdss_lib.method.training_loop import pixel_cross_entropy
 from ncdss_lib.viz import percent, results
 
 if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
+    from ncdss_lib.runs.pipeline import Run
 
 Function = Callable[..., Any]
 TREND = ("rises", "falls", "stays")
@@ -1128,7 +1121,7 @@ def check_accuracy(confusion: np.ndarray, labels: LabelSpace, prediction: Any) -
     """Exercise 7.3. Whether the share of right pixels is higher or lower than the mean IoU of all
     classes; from the run.
     """
-    merged = relabel(confusion, match_clusters(confusion, labels, "published"), labels)
+    merged = merge_clusters(confusion, match_clusters(confusion, labels, "published"), labels)
     miou = score(confusion, labels).all_miou or 0.0
     accuracy = float(np.trace(merged[:, : len(merged)]) / max(1, merged.sum()))
     answer = {"rises": "higher", "falls": "lower", "stays": "equal"}[_trend(miou, accuracy)]
@@ -1165,7 +1158,8 @@ def check_held_out(mine: Function) -> Markdown:
 
     def own(halves: np.ndarray, labels: LabelSpace) -> float:
         tables = [
-            relabel(half, match_clusters(half, labels, "published"), labels) for half in halves
+            merge_clusters(half, match_clusters(half, labels, "published"), labels)
+            for half in halves
         ]
         return float(
             np.nanmean(iou_per_class(sum(tables, np.zeros_like(tables[0])))[1 + labels.num_base :])

@@ -28,22 +28,21 @@ from ncdss_lib.data.palette import (
     cluster_colour,
     to_hex,
 )
-from ncdss_lib.metrics import (
+from ncdss_lib.method.cluster_matching import (
     UNMATCHED,
-    Scores,
-    confusion_matrix,
     match_clusters,
+    merge_clusters,
     pairwise_iou,
-    relabel,
 )
+from ncdss_lib.method.clustering import read_prototypes
+from ncdss_lib.method.eums import ramp_up
+from ncdss_lib.method.metrics import Scores, confusion_matrix
 from ncdss_lib.runs.report import PROTOCOLS
-from ncdss_lib.stages.clustering import read_prototypes
-from ncdss_lib.stages.eums import ramp_up
 from ncdss_lib.viz import examples, results, tables
 from ncdss_lib.viz.figures import ENTROPY_LABEL, SPLIT_COLOURS, WIDTH, Drawing, blank
 
 if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
+    from ncdss_lib.runs.pipeline import Run
 
 
 # --- diagrams -------------------------------------------------------------------------------------
@@ -401,7 +400,7 @@ def confusion(run: Run, counts: np.ndarray, rule: str = "published") -> Drawing:
 
     Clusters are merged into their matched classes.
     """
-    merged = relabel(counts, match_clusters(counts, run.labels, rule), run.labels)
+    merged = merge_clusters(counts, match_clusters(counts, run.labels, rule), run.labels)
     columns = [*run.labels.names, "no class"]
     if not merged[:, -1].any():
         merged = merged[:, :-1]

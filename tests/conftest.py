@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from ncdss_lib.pipeline import Run, open_run
+from ncdss_lib.runs.pipeline import Run, open_run
 from tests.data.fake_voc import make_fake_voc
 
 REPO = Path(__file__).resolve().parents[1]

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ncdss_lib.method.evaluation import confusion_on_val
+from ncdss_lib.method.training_loop import pixel_cross_entropy
 from ncdss_lib.models import feature_cache
-from ncdss_lib.pipeline import open_run
 from ncdss_lib.recipes import Compute
-from ncdss_lib.runtime import Runtime, report_failure
-from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.runs.pipeline import open_run
+from ncdss_lib.system.distributed import Runtime, report_failure
 from ncdss_lib.system.errors import InputError, NCDSSError
-from ncdss_lib.training import pixel_cross_entropy
 from tests.conftest import TINY_LAPTOP
 
 
@@ -64,7 +64,7 @@ def step(runtime: Runtime, folder: Path) -> dict[str, Tensor]:
 
 def many(runtime: Runtime, folder: Path) -> dict[str, Any]:
     """More processes than images, on two machines that share a folder: inference, the feature cache, and equal buffers."""
-    from tests.models.test_feature_cache import Tiny, build
+    from tests.models.test_cached_features import Tiny, build
 
     encoder = Tiny()
     cache = build(folder, runtime, encoder)
@@ -93,7 +93,7 @@ def many(runtime: Runtime, folder: Path) -> dict[str, Any]:
 
 def full_disk(runtime: Runtime, folder: Path) -> None:
     """The disk of one process is full once it has written a batch."""
-    from tests.models.test_feature_cache import Tiny, build
+    from tests.models.test_cached_features import Tiny, build
 
     if runtime.rank == 1:
         feature_cache._write_only = lambda path, flags: os.open("/dev/full", os.O_WRONLY)

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from sphinx.cmd.build import build_main
 
-from ncdss_lib.pipeline import STAGES
+from ncdss_lib.runs.pipeline import STAGES
 from tests.conftest import REPO
 
 CONF = f"""

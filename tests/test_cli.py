@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ncdss_lib.cli import main
+from ncdss_lib.method import clustering
 from ncdss_lib.recipes import flatten, load_recipe
-from ncdss_lib.stages import clustering
 from ncdss_lib.system.folders import read_json
 from tests.conftest import REPO, TINY_LAPTOP
 from tests.data.fake_voc import make_fake_voc

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ncdss_lib.pipeline import open_run
 from ncdss_lib.prepare import coco_masks
+from ncdss_lib.runs.pipeline import open_run
 from ncdss_lib.system.folders import read_json
 from tests.conftest import REPO, TINY_LAPTOP
 from tests.data.fake_coco import make_toy_coco

@@ -11,7 +11,8 @@ import pytest
 from sphinx.cmd.build import build_main
 
 from ncdss_lib.data.label_space import LabelSpace
-from ncdss_lib.metrics import match_clusters, pairwise_iou, score
+from ncdss_lib.method.cluster_matching import match_clusters, pairwise_iou
+from ncdss_lib.method.metrics import score
 from ncdss_lib.runs.report import PAPER, SWITCHES
 
 BOOK = Path(__file__).resolve().parents[1] / "book"

@@ -1,24 +1,27 @@
-"""The whole pipeline measured on one card by one command, for a machine where nothing can be installed.
+"""The whole pipeline measured on one card by one command, for a machine where nothing can be
+installed.
 
 ::
 
-    python -m benchmarks.gpu --out DIR [--minutes 6] [--data-root DIR]      # prints tables, writes DIR/gpu.json
-    python -m benchmarks.gpu --out DIR --device cpu --tiny                  # the same program in small, to see that it works
-    python -m benchmarks.gpu.pack --data-root DIR --out PACK                # library, photos and wheels in one folder to carry along
+    python -m benchmarks.gpu --out DIR [--minutes 6] [--data-root DIR]      # prints tables, writes
+    DIR/gpu.json python -m benchmarks.gpu --out DIR --device cpu --tiny                  # the same
+    program in small, to see that it works python -m benchmarks.gpu.pack --data-root DIR --out PACK
+    # library, photos and wheels in one folder to carry along
 
-Each part is printed and written as it ends, so a run that is cut off keeps what it has. A part that fails says so in its
-place; one for which no time is left is written as not run.
+Each part is printed and written as it ends, so a run that is cut off keeps what it has. A part that
+fails says so in its place; one for which no time is left is written as not run.
 
-=============  ===========================================================================================================
+=============
+===========================================================================================================
 machine        card, driver, versions; what it multiplies, convolves and copies at best
-steps          a training step of each stage: the published loop and ours, feature by feature; what the slowest kernels are
-loading        images a second from JPEG files by number of processes, and augmentation on the device
-inference      base-class removal, prototypes, entropy, scores: the published formulation and ours
-runs           ``ncdss run --recipe paper`` in short, by stage
-checks         a run killed and resumed, one equal to the CPU's, one under torchrun
-laptop         ``ncdss run --recipe laptop`` on the card and on the CPU
-compiled       the steps again, compiled
-=============  ===========================================================================================================
+steps          a training step of each stage: the published loop and ours, feature by feature; what
+the slowest kernels are loading        images a second from JPEG files by number of processes, and
+augmentation on the device inference      base-class removal, prototypes, entropy, scores: the
+published formulation and ours runs           ``ncdss run --recipe paper`` in short, by stage checks
+a run killed and resumed, one equal to the CPU's, one under torchrun laptop         ``ncdss run
+--recipe laptop`` on the card and on the CPU compiled       the steps again, compiled
+=============
+===========================================================================================================
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ from ncdss_lib.data.pascal5i import Pascal5i
 
 Row = dict[str, Any]  # one line of a part's table
 
-#: A fold whose base and novel images are about as many, so that a small data set fills batches of both.
+#: A fold whose base and novel images are about as many, so that a small data set fills batches of
+#: both.
 FOLD = 2
 
 

@@ -1,4 +1,6 @@
-"""The inference stages on the device, the published formulation beside ours: what each takes for an image, network included or not."""
+"""The inference stages on the device, the published formulation beside ours: what each takes for an
+image, network included or not.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,12 @@ from benchmarks import published
 from benchmarks.gpu import FOLD, Kit, Row
 from benchmarks.gpu.timing import peak_gb, reset_peak, seconds_of, synchronize
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.inference import predict
-from ncdss_lib.pipeline import Run
+from ncdss_lib.method.clustering import adjoint_mask, confident_base, masked_prototype
+from ncdss_lib.method.entropy_ranking import region_entropy
+from ncdss_lib.method.evaluation import confusions
+from ncdss_lib.method.inference import predict
 from ncdss_lib.recipes import load_recipe
-from ncdss_lib.stages.clustering import adjoint_mask, confident_base, masked_prototype
-from ncdss_lib.stages.entropy_ranking import region_entropy
-from ncdss_lib.stages.evaluation import confusions
+from ncdss_lib.runs.pipeline import Run
 
 CLUSTERS = 10
 
@@ -30,15 +32,28 @@ def run(kit: Kit) -> Iterator[Row]:
     """Passes over the validation photos, then what follows the network, on one batch."""
     with tempfile.TemporaryDirectory() as folder:
         size = kit.scale.size
-        overrides = ("model.weights=none", f"model.encoder={kit.scale.encoder}", f"data.size={size}", f"evaluation.size={size}")
+        overrides = (
+            "model.weights=none",
+            f"model.encoder={kit.scale.encoder}",
+            f"data.size={size}",
+            f"evaluation.size={size}",
+        )
         opened = Run(kit.data, FOLD, 0, load_recipe("paper", overrides), Path(folder), kit.device)
         # The same photos several times over, so that a pass is long enough to be timed.
         ids = (opened.splits.val * kit.scale.images)[: kit.scale.images]
         opened.splits = replace(opened.splits, val=ids)
         model = opened.new_segmenter(CLUSTERS, seed=0)
-        yield _pass(kit, "network alone, from files", lambda: _consume(opened, model, lambda logits: None))
-        yield _pass(kit, "base-class removal, from files", lambda: _consume(opened, model, lambda x: confident_base(x, 0.9).cpu()))
-        yield _pass(kit, "evaluation in one pass, from files", lambda: confusions(opened, model, size))
+        yield _pass(
+            kit, "network alone, from files", lambda: _consume(opened, model, lambda logits: None)
+        )
+        yield _pass(
+            kit,
+            "base-class removal, from files",
+            lambda: _consume(opened, model, lambda x: confident_base(x, 0.9).cpu()),
+        )
+        yield _pass(
+            kit, "evaluation in one pass, from files", lambda: confusions(opened, model, size)
+        )
     yield from _after_the_network(kit)
 
 
@@ -55,7 +70,12 @@ def _pass(kit: Kit, what: str, call: Callable[[], Any]) -> Row:
     call()
     synchronize(kit.device)
     seconds = time.perf_counter() - started
-    return {"what": what, "value": kit.scale.images / seconds, "unit": "images/s", "peak_gb": peak_gb(kit.device)}
+    return {
+        "what": what,
+        "value": kit.scale.images / seconds,
+        "unit": "images/s",
+        "peak_gb": peak_gb(kit.device),
+    }
 
 
 def _after_the_network(kit: Kit) -> Iterator[Row]:
@@ -66,32 +86,55 @@ def _after_the_network(kit: Kit) -> Iterator[Row]:
     regions = torch.from_numpy(np.stack(masks)).to(kit.device)
     batch = len(masks)
 
-    coarse = torch.randn(batch, 16 + CLUSTERS, side, side, device=kit.device).to(memory_format=torch.channels_last)
-    logits = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
-    sides = {"published": lambda: published.entropy(logits, regions), "ours": lambda: region_entropy(logits, regions)}
+    coarse = torch.randn(batch, 16 + CLUSTERS, side, side, device=kit.device).to(
+        memory_format=torch.channels_last
+    )
+    logits = torch.nn.functional.interpolate(
+        coarse, (size, size), mode="bilinear", align_corners=False
+    )
+    sides = {
+        "published": lambda: published.entropy(logits, regions),
+        "ours": lambda: region_entropy(logits, regions),
+    }
     yield from _compared(kit, "entropy of an image", sides, batch)
 
     channels = 2048 if kit.device == "cuda" else 64
-    features = torch.randn(batch, channels, side, side, device=kit.device).to(memory_format=torch.channels_last)
+    features = torch.randn(batch, channels, side, side, device=kit.device).to(
+        memory_format=torch.channels_last
+    )
 
     def pooled() -> torch.Tensor:
         weights = np.stack([adjoint_mask(mask, side, side) for mask in masks])
         return masked_prototype(features, torch.from_numpy(weights).to(kit.device))
 
     sides = {
-        "published": lambda: torch.stack([published.prototype(f, r.float()) for f, r in zip(features, regions, strict=True)]),
+        "published": lambda: torch.stack(
+            [published.prototype(f, r.float()) for f, r in zip(features, regions, strict=True)]
+        ),
         "ours": pooled,
     }
     yield from _compared(kit, "prototype of an image", sides, batch)
 
 
-def _compared(kit: Kit, what: str, sides: dict[str, Callable[[], Any]], images: int) -> Iterator[Row]:
+def _compared(
+    kit: Kit, what: str, sides: dict[str, Callable[[], Any]], images: int
+) -> Iterator[Row]:
     found = {}
     for name, call in sides.items():
         reset_peak(kit.device)
         found[name] = {"ms": 1e3 * seconds_of(call, kit) / images, "peak_gb": peak_gb(kit.device)}
     difference = (sides["published"]() - sides["ours"]()).abs().max().item()
     for name, values in found.items():
-        yield {"what": f"{what}, {name}", "value": values["ms"], "unit": "ms", "peak_gb": values["peak_gb"]}
+        yield {
+            "what": f"{what}, {name}",
+            "value": values["ms"],
+            "unit": "ms",
+            "peak_gb": values["peak_gb"],
+        }
     ratio = found["published"]["ms"] / found["ours"]["ms"]
-    yield {"what": f"{what}, published over ours", "value": ratio, "unit": "x", "difference": difference}
+    yield {
+        "what": f"{what}, published over ours",
+        "value": ratio,
+        "unit": "x",
+        "difference": difference,
+    }

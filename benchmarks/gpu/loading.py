@@ -1,6 +1,8 @@
-"""Images a second from JPEG files, by number of loading processes; and what augmentation on the device would take instead.
+"""Images a second from JPEG files, by number of loading processes; and what augmentation on the
+device would take instead.
 
-``base`` images have targets; an ``unclean`` one gives a weak and a strong view, whose colours are jittered on the CPU.
+``base`` images have targets; an ``unclean`` one gives a weak and a strong view, whose colours are
+jittered on the CPU.
 """
 
 from __future__ import annotations
@@ -19,16 +21,23 @@ from torchvision.transforms import v2
 from benchmarks.gpu import FOLD, Kit, Row
 from benchmarks.gpu.timing import seconds_of
 from ncdss_lib.data.dataset import read_truth
+from ncdss_lib.data.loading import ImageViews, Source
 from ncdss_lib.data.splits import label_space
-from ncdss_lib.data.views import ImageViews, Source
 from ncdss_lib.recipes import Data
-from ncdss_lib.runtime import Runtime
+from ncdss_lib.system.distributed import Runtime
 
 
 def run(kit: Kit) -> Iterator[Row]:
-    """Loading with augmentation by processes; decoding and resizing alone; augmentation on the device alone."""
+    """Loading with augmentation by processes.
+
+    Decoding and resizing alone; augmentation on the device alone.
+    """
     sizes = [kit.data.image(i).shape[:2] for i in kit.data.train_ids[:20]]
-    yield {"what": "photos, median height and width", "value": [float(median(s[axis] for s in sizes)) for axis in (0, 1)], "unit": "px"}
+    yield {
+        "what": "photos, median height and width",
+        "value": [float(median(s[axis] for s in sizes)) for axis in (0, 1)],
+        "unit": "px",
+    }
     for kind in ("base", "unclean"):
         for processes in kit.scale.processes:
             yield _loading(kit, kind, processes, augment=True)
@@ -52,12 +61,16 @@ def _loading(kit: Kit, kind: str, processes: int, *, augment: bool) -> Row:
     started = time.perf_counter()
     count = sum(1 for _ in batches)
     rate = count * batch / (time.perf_counter() - started)
-    what = f"{kind} images from files, {processes} processes" + ("" if augment else ", not augmented")
+    what = f"{kind} images from files, {processes} processes" + (
+        "" if augment else ", not augmented"
+    )
     return {"what": what, "value": rate, "unit": "images/s"}
 
 
 def _device(kit: Kit) -> Row:
-    """Flip, rotation and scaling of each image of a batch, and colours jittered alike for all of it, on the device."""
+    """Flip, rotation and scaling of each image of a batch, and colours jittered alike for all of
+    it, on the device.
+    """
     batch, size = kit.scale.base_batch, kit.scale.size
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=kit.device)
     labels = torch.randint(0, 21, (batch, size, size), dtype=torch.uint8, device=kit.device)
@@ -65,13 +78,19 @@ def _device(kit: Kit) -> Row:
     rng = np.random.default_rng(0)
 
     def augment() -> Tensor:
-        grid = F.affine_grid(_geometries(rng, batch, kit.device), [batch, 3, size, size], align_corners=False)
+        grid = F.affine_grid(
+            _geometries(rng, batch, kit.device), [batch, 3, size, size], align_corners=False
+        )
         warped = F.grid_sample(images.float(), grid, mode="bicubic", align_corners=False)
         F.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
         return jitter(warped.clamp(0, 255).to(torch.uint8))
 
     seconds = seconds_of(augment, kit)
-    return {"what": "augmentation on the device, once resampled", "value": batch / seconds, "unit": "images/s"}
+    return {
+        "what": "augmentation on the device, once resampled",
+        "value": batch / seconds,
+        "unit": "images/s",
+    }
 
 
 def _geometries(rng: np.random.Generator, batch: int, device: str) -> Tensor:

@@ -1,7 +1,9 @@
-"""One step of each training under the ``paper`` recipe: the published loop, then ours, one feature after the other.
+"""One step of each training under the ``paper`` recipe: the published loop, then ours, one feature
+after the other.
 
-Ours runs through :func:`ncdss_lib.training.train_epoch`, the loop of the library, on batches that are ready in pinned memory; the
-published loop is the formulation of ``benchmarks/published.py``: float32, NCHW, not compiled, the loss read after every step.
+Ours runs through :func:`ncdss_lib.method.training_loop.train_epoch`, the loop of the library, on
+batches that are ready in pinned memory; the published loop is the formulation of
+``benchmarks/published.py``: float32, NCHW, not compiled, the loss read after every step.
 """
 
 from __future__ import annotations
@@ -26,17 +28,18 @@ from benchmarks.gpu import FOLD, Kit, Row
 from benchmarks.gpu.machine import convolution_rate
 from benchmarks.gpu.timing import peak_gb, reset_peak, synchronize
 from ncdss_lib.data.dataset import read_truth
+from ncdss_lib.data.loading import ImageViews, LoadEpoch, Source
 from ncdss_lib.data.splits import label_space
-from ncdss_lib.data.views import ImageViews, LoadEpoch, Source
+from ncdss_lib.method.basic_framework import supervised_step
+from ncdss_lib.method.eums import eums_step
+from ncdss_lib.method.mean_teacher import make_teacher
+from ncdss_lib.method.training_loop import Losses, make_optimizer, pixel_cross_entropy, train_epoch
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
-from ncdss_lib.models.teacher import make_teacher
 from ncdss_lib.recipes import Compute, Data, Recipe, Training, load_recipe
-from ncdss_lib.runtime import Batches, Runtime
-from ncdss_lib.stages.basic_framework import supervised_step
-from ncdss_lib.stages.eums import eums_step
-from ncdss_lib.training import Losses, make_optimizer, pixel_cross_entropy, train_epoch
+from ncdss_lib.system.distributed import Batches, Runtime
 
-#: Training -> its lists of images. Truth stands in for pseudo-labels: the labels do not change what a step costs.
+#: Training -> its lists of images. Truth stands in for pseudo-labels: the labels do not change what
+#: a step costs.
 LISTS = {
     "base_training": ("base_train",),
     "basic_framework": ("base", "novel"),
@@ -50,8 +53,9 @@ class Variant:
     """How a step is computed.
 
     Attributes:
-        loop: ours; ``published``; ``graph``: ours as one CUDA graph; ``one forward``: ours, with all images of a
-            step in one forward, so that batch-norm sees their lists together (which the paper does not do).
+        loop: ours; ``published``; ``graph``: ours as one CUDA graph; ``one forward``: ours, with
+            all images of a step in one forward, so that batch-norm sees their lists together (which
+            the paper does not do).
     """
 
     precision: str
@@ -98,7 +102,8 @@ def _variants(kit: Kit, training: str, variants: Sequence[Variant]) -> Iterator[
     bench = Bench(kit, training)
     operations = bench.operations()
     for variant in variants:
-        # The teacher's forward in training mode ended the process when it was captured (PyTorch 2.11, CUDA 13).
+        # The teacher's forward in training mode ended the process when it was captured (PyTorch
+        # 2.11, CUDA 13).
         if variant.loop == "graph" and (kit.device == "cpu" or training == "eums"):
             continue
         if variant.loop == "one forward" and training == "base_training":
@@ -122,8 +127,14 @@ def _variants(kit: Kit, training: str, variants: Sequence[Variant]) -> Iterator[
         except Exception as error:  # what one variant cannot do must not end the others
             row["error"] = f"{type(error).__name__}: {str(error)[:300]}"
         yield row
-    computed = needs.training_bytes(training, 15, CLUSTERS, bench.batch, "bf16", kit.scale.size, encoder=kit.scale.encoder)
-    yield {"training": training, "variant": "computed by benchmarks.needs, bf16", "peak_gb": computed["peak"] / 1e9}
+    computed = needs.training_bytes(
+        training, 15, CLUSTERS, bench.batch, "bf16", kit.scale.size, encoder=kit.scale.encoder
+    )
+    yield {
+        "training": training,
+        "variant": "computed by benchmarks.needs, bf16",
+        "peak_gb": computed["peak"] / 1e9,
+    }
 
 
 class Bench:
@@ -134,16 +145,25 @@ class Bench:
         self.batch = kit.scale.base_batch if training == "base_training" else kit.scale.batch
         self.images = self.batch * len(LISTS[training])
         size = kit.scale.size
-        overrides = ("model.weights=none", f"model.encoder={kit.scale.encoder}", f"data.size={size}", f"data.target_size={size}")
+        overrides = (
+            "model.weights=none",
+            f"model.encoder={kit.scale.encoder}",
+            f"data.size={size}",
+            f"data.target_size={size}",
+        )
         self.recipe: Recipe = load_recipe("paper", overrides)
-        self.config: Training = getattr(self.recipe, training).model_copy(update={"epochs": 1, "steps_per_epoch": kit.scale.steps})
+        self.config: Training = getattr(self.recipe, training).model_copy(
+            update={"epochs": 1, "steps_per_epoch": kit.scale.steps}
+        )
         self.outputs = 16 if training == "base_training" else 16 + CLUSTERS
         self.sources = _sources(kit, training, self.batch)
         self.host_batches = self._load()
         self._ceilings: dict[str, float] = {}
 
     def seconds(self, variant: Variant) -> tuple[float, float, float]:
-        """Median seconds of a step, the mean loss of the last round, and the seconds before the first round."""
+        """Median seconds of a step, the mean loss of the last round, and the seconds before the
+        first round.
+        """
         loop = {"published": self._published, "graph": self._graph}.get(variant.loop, self._ours)
         began = time.perf_counter()
         go = loop(variant)
@@ -174,9 +194,15 @@ class Bench:
             self._ceilings[precision] = convolution_rate(self.kit, precision)
         return self._ceilings[precision]
 
-    def network(self, variant: Variant) -> tuple[Runtime, Any, Any, Callable[[Any, Batches, int], Losses]]:
+    def network(
+        self, variant: Variant
+    ) -> tuple[Runtime, Any, Any, Callable[[Any, Batches, int], Losses]]:
         """Runtime, network and optimiser ready to train, and the step of this training."""
-        compute = Compute(precision=variant.precision, channels_last=variant.channels_last, compile=variant.compile)
+        compute = Compute(
+            precision=variant.precision,
+            channels_last=variant.channels_last,
+            compile=variant.compile,
+        )
         runtime = Runtime(self.kit.device, compute)
         model = runtime.prepare(build_segmenter(self.recipe.model, self.outputs))
         optimizer = make_optimizer(model, self.config, fused=self.kit.device == "cuda")
@@ -190,7 +216,9 @@ class Bench:
         for number in range(len(steps)):
             yield self.host_batches[number % len(self.host_batches)]
 
-    def _loss(self, network: Any, batches: Batches, epoch: int, *, teacher: Any, joined: bool) -> Losses:
+    def _loss(
+        self, network: Any, batches: Batches, epoch: int, *, teacher: Any, joined: bool
+    ) -> Losses:
         if joined:
             network = Joined(network, [b.get("x", b.get("strong")) for b in batches.values()])  # type: ignore[misc]
         if self.training == "base_training":
@@ -209,19 +237,30 @@ class Bench:
         found = list(views.train_loader(self.sources)(steps, 0, 0))
         if self.kit.device != "cuda":
             return found
-        return [{s: {name: view.pin_memory() for name, view in views.items()} for s, views in step.items()} for step in found]
+        return [
+            {
+                s: {name: view.pin_memory() for name, view in views.items()}
+                for s, views in step.items()
+            }
+            for step in found
+        ]
 
     def _ours(self, variant: Variant) -> Callable[[], float]:
         runtime, network, optimizer, step_loss = self.network(variant)
         load_epoch: LoadEpoch = self.load_epoch
 
         def epoch() -> float:
-            return train_epoch(runtime, network, optimizer, self.sources, load_epoch, step_loss, self.config, 0, 0)["loss"]
+            return train_epoch(
+                runtime, network, optimizer, self.sources, load_epoch, step_loss, self.config, 0, 0
+            )["loss"]
 
         return epoch
 
     def _graph(self, variant: Variant) -> Callable[[], float]:
-        """Our step captured once and replayed; inputs are copied into its place before each replay."""
+        """Our step captured once and replayed.
+
+        Inputs are copied into its place before each replay.
+        """
         runtime, network, optimizer, step_loss = self.network(variant)
         place = runtime.to_device(self.host_batches[0])
         network.train()
@@ -256,8 +295,12 @@ class Bench:
         return epoch
 
     def _published(self, variant: Variant) -> Callable[[], float]:
-        """float32 images normalised on the host, NCHW, one SGD for all parameters in turn, ``loss.item()`` after every step."""
-        runtime = Runtime(self.kit.device, Compute(precision=variant.precision, channels_last=False))
+        """float32 images normalised on the host, NCHW, one SGD for all parameters in turn,
+        ``loss.item()`` after every step.
+        """
+        runtime = Runtime(
+            self.kit.device, Compute(precision=variant.precision, channels_last=False)
+        )
         model = build_segmenter(self.recipe.model, self.outputs).to(runtime.device).train()
         teacher = copy.deepcopy(model).requires_grad_(False) if self.training == "eums" else None
         optimizer = make_optimizer(model, self.config)
@@ -265,7 +308,10 @@ class Bench:
         batches = [self._normalised(step, model) for step in self.host_batches]
 
         def loss_of(step: dict[str, dict[str, Tensor]]) -> Tensor:
-            moved = {s: {n: v.to(runtime.device, non_blocking=True) for n, v in views.items()} for s, views in step.items()}
+            moved = {
+                s: {n: v.to(runtime.device, non_blocking=True) for n, v in views.items()}
+                for s, views in step.items()
+            }
             pairs = [(views["x"], views["y"]) for views in moved.values() if "x" in views]
             if self.training == "base_training":
                 ((x, y),) = pairs
@@ -273,7 +319,9 @@ class Bench:
             if self.training == "basic_framework":
                 return published.losses_of_two(network, *pairs)
             assert teaching is not None
-            return published.eums_loss(network, teaching, *pairs, moved["unclean"]["weak"], moved["unclean"]["strong"])
+            return published.eums_loss(
+                network, teaching, *pairs, moved["unclean"]["weak"], moved["unclean"]["strong"]
+            )
 
         def epoch() -> float:
             last = 0.0
@@ -291,10 +339,15 @@ class Bench:
         mean, std = (getattr(model.encoder, name).cpu() for name in ("mean", "std"))
 
         def ready(view: Tensor) -> Tensor:
-            done = view.long() if view.ndim == 3 else ((view.float() / 255 - mean) / std).contiguous()
+            done = (
+                view.long() if view.ndim == 3 else ((view.float() / 255 - mean) / std).contiguous()
+            )
             return done.pin_memory() if self.kit.device == "cuda" else done
 
-        return {source: {name: ready(view) for name, view in views.items()} for source, views in step.items()}
+        return {
+            source: {name: ready(view) for name, view in views.items()}
+            for source, views in step.items()
+        }
 
 
 class Plain(nn.Module):
@@ -306,11 +359,16 @@ class Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         (features,) = self.model.encoder.backbone(x)  # type: ignore[operator, union-attr]
-        return F.interpolate(self.model.head(features), x.shape[-2:], mode="bilinear", align_corners=False)
+        return F.interpolate(
+            self.model.head(features), x.shape[-2:], mode="bilinear", align_corners=False
+        )
 
 
 class Joined(nn.Module):
-    """All images of a step in one forward; asked for one batch of them, it gives that batch's part."""
+    """All images of a step in one forward.
+
+    Asked for one batch of them, it gives that batch's part.
+    """
 
     def __init__(self, network: nn.Module, images: list[Tensor]) -> None:
         super().__init__()
@@ -325,11 +383,16 @@ class Joined(nn.Module):
 def _sources(kit: Kit, training: str, batch: int) -> list[Source]:
     labels = label_space(kit.data, FOLD)
     truth = partial(read_truth, kit.data, labels, hide_novel=training == "base_training")
-    return [Source(name, kit.data.train_ids, None if name == "unclean" else truth, batch) for name in LISTS[training]]
+    return [
+        Source(name, kit.data.train_ids, None if name == "unclean" else truth, batch)
+        for name in LISTS[training]
+    ]
 
 
 def _profile(kit: Kit, training: str) -> Iterator[Row]:
-    """The longest kernels of the best variant, the share of the time in which the device works, and how often a step waits for it."""
+    """The longest kernels of the best variant, the share of the time in which the device works, and
+    how often a step waits for it.
+    """
     if kit.device != "cuda" or (kit.only and not re.search(kit.only, f"{training}: profile")):
         return
     bench = Bench(kit, training)
@@ -347,7 +410,11 @@ def _profile(kit: Kit, training: str) -> Iterator[Row]:
     for start, stop in spans:
         busy += max(0.0, stop - max(start, end))
         end = max(end, stop)
-    waits = Counter(e.name for e in events if e.name in ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize"))
+    waits = Counter(
+        e.name
+        for e in events
+        if e.name in ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+    )
     yield {
         "training": training,
         "variant": f"profile of: {BEST}",
@@ -360,5 +427,10 @@ def _profile(kit: Kit, training: str) -> Iterator[Row]:
     for event in kernels:
         total[event.name] += event.time_range.end - event.time_range.start
     for name, microseconds in total.most_common(10):
-        row = {"training": training, "variant": "kernel", "kernel": name[:240], "ms": microseconds / 1e3 / kit.scale.steps}
+        row = {
+            "training": training,
+            "variant": "kernel",
+            "kernel": name[:240],
+            "ms": microseconds / 1e3 / kit.scale.steps,
+        }
         yield {**row, "share": microseconds / busy}

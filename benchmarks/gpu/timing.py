@@ -1,4 +1,4 @@
-"""Time of work that a device does on its own: warmed up, waited for, the median of several rounds."""
+"""Time of work that a device does on its own: warmed up, waited for, a median of rounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def seconds_of(call: Callable[[], Any], kit: Kit, *, per_round: int | None = Non
     """Median seconds of one call.
 
     Args:
-        per_round: calls between two looks at the clock; None: as many as fill a twentieth of a second.
+        per_round: calls between two looks at the clock; None: as many as fill a twentieth of a
+            second.
     """
     for _ in range(3 if kit.device == "cuda" else 1):
         call()
@@ -50,5 +51,8 @@ def reset_peak(device: str) -> None:
 
 
 def peak_gb(device: str) -> float | None:
-    """Gigabytes of tensors at the peak since :func:`reset_peak`; None where the device does not count."""
+    """Gigabytes of tensors at the peak since :func:`reset_peak`.
+
+    None where the device does not count.
+    """
     return torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else None

@@ -1,11 +1,14 @@
-"""Sphinx extension: each notebook page shows what papermill executed; the book itself executes nothing.
+"""Sphinx extension: each notebook page shows what papermill executed; the book itself executes
+nothing.
 
-The source of a page is ``notebooks/NN_name.ipynb``, which is committed without outputs. When Sphinx reads it, the outputs of the
-execution with the same name in ``RUN/notebooks/`` are put in. Text always comes from the source, so a change of wording needs no new
-execution, but the code cells must be those that were executed, and by the library and ``notebooks/*.py`` as they are now. A missing,
+The source of a page is ``notebooks/NN_name.ipynb``, which is committed without outputs. When Sphinx
+reads it, the outputs of the execution with the same name in ``RUN/notebooks/`` are put in. Text
+always comes from the source, so a change of wording needs no new execution, but the code cells must
+be those that were executed, and by the library and ``notebooks/*.py`` as they are now. A missing,
 stale or failed execution is a warning, so that a build with ``-W`` fails.
 
-The run folder is ``$NCDSS_BOOK_RUN``, or the configuration value ``executed_run``; relative to the book's root.
+The run folder is ``$NCDSS_BOOK_RUN``, or the configuration value ``executed_run``; relative to the
+book's root.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from ncdss_lib.runs.notebooks import library_digest
 
 logger = logging.getLogger(__name__)
 
-PROGRESS = re.compile(r"%\||\[[\d:]+[<,]")  # a line that tqdm drew: " 40%|####   | 4/10 [00:02<00:03]"
+PROGRESS = re.compile(
+    r"%\||\[[\d:]+[<,]"
+)  # a line that tqdm drew: " 40%|####   | 4/10 [00:02<00:03]"
 ADVICE = "Run `make reproduce`, or choose another run with NCDSS_BOOK_RUN."
 
 
@@ -57,10 +62,15 @@ def problem(source: NotebookNode, path: Path) -> str | None:
     executed = nbformat.read(path, as_version=4)
     if executed.metadata.get("papermill", {}).get("exception"):
         return f"its execution failed, see {path}."
-    if [cell.source for cell in code_cells(source)] != [cell.source for cell in code_cells(executed)]:
+    if [cell.source for cell in code_cells(source)] != [
+        cell.source for cell in code_cells(executed)
+    ]:
         return f"its code was changed after it was executed into {path}."
     if executed.metadata.get("ncdss", {}).get("library") != library_digest():
-        return f"the source of ncdss_lib was changed after it was executed into {path}, or that of notebooks/*.py."
+        return (
+            f"the source of ncdss_lib was changed after it was executed into {path}, "
+            "or that of toyscenes or notebooks/*.py."
+        )
     return None
 
 
@@ -74,7 +84,9 @@ def is_injected(cell: NotebookNode) -> bool:
 
 
 def merge(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
-    """``source`` with the outputs of ``executed`` and, after the cell tagged ``parameters``, the values that papermill injected."""
+    """``source`` with the outputs of ``executed`` and, after the cell tagged ``parameters``, the
+    values that papermill injected.
+    """
     injected = [cell for cell in executed.cells if is_injected(cell)]
     outputs = iter(code_cells(executed))
     cells = []
@@ -94,12 +106,16 @@ def merge(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
 
 
 def is_progress(output: NotebookNode) -> bool:
-    """Whether an output is a progress bar: noise on a page, and its widget form would ask the network for scripts."""
+    """Whether an output is a progress bar: noise on a page, and its widget form would ask the
+    network for scripts.
+    """
     if output.output_type == "stream":
         lines = [line for line in re.split(r"[\r\n]", output.text) if line.strip()]
         return output.name == "stderr" and all(PROGRESS.search(line) for line in lines)
     data = output.get("data", {})
-    return "application/vnd.jupyter.widget-view+json" in data and bool(PROGRESS.search(data.get("text/plain", "")))
+    return "application/vnd.jupyter.widget-view+json" in data and bool(
+        PROGRESS.search(data.get("text/plain", ""))
+    )
 
 
 def show_executed(app: Sphinx, docname: str, content: list[str]) -> None:
@@ -110,16 +126,27 @@ def show_executed(app: Sphinx, docname: str, content: list[str]) -> None:
     executed = executed_path(app, path)
     app.env.note_dependency(str(executed))
     if wrong := problem(source, executed):
-        logger.warning("the page cannot show its results: %s %s", wrong, ADVICE, location=docname, type="executed_notebooks")
+        logger.warning(
+            "the page cannot show its results: %s %s",
+            wrong,
+            ADVICE,
+            location=docname,
+            type="executed_notebooks",
+        )
     else:
         content[0] = nbformat.writes(merge(source, nbformat.read(executed, as_version=4)))
 
 
-def read_again_while_wrong(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> Iterable[str]:
-    """Pages to read although their source is unchanged: Sphinx repeats a warning only when it reads the page again."""
+def read_again_while_wrong(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> Iterable[str]:
+    """Pages to read although their source is unchanged: Sphinx repeats a warning only when it reads
+    the page again.
+    """
     pages = {name: Path(env.doc2path(name)) for name in env.found_docs - added - removed}
     return [
         name
         for name, path in pages.items()
-        if path.suffix == ".ipynb" and problem(nbformat.read(path, as_version=4), executed_path(app, path))
+        if path.suffix == ".ipynb"
+        and problem(nbformat.read(path, as_version=4), executed_path(app, path))
     ]

@@ -1,4 +1,6 @@
-"""No page asks the network for anything: MathJax is copied from a Python package, and what would load live code is left out."""
+"""No page asks the network for anything: MathJax is copied from a Python package, and what would
+load live code is left out.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,18 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-MATHJAX = "tex-svg-full.js"  # one file, MathJax 3.2.2: all of TeX, glyphs as SVG paths, so no fonts either
+# one file, MathJax 3.2.2: all of TeX, glyphs as SVG paths, so no fonts either
+MATHJAX = "tex-svg-full.js"
 
 
 def mathjax_file() -> Path:
     """The file in the package ``sphinx-mathjax-offline``."""
     package = find_spec("sphinx-mathjax-offline")
     if package is None or not package.submodule_search_locations:
-        raise ConfigError("MathJax is missing: install sphinx-mathjax-offline, as `make env` does (it is in the extra `book`).")
+        raise ConfigError(
+            "MathJax is missing: install sphinx-mathjax-offline, as `make env` does (it is in the "
+            "extra `book`)."
+        )
     return Path(package.submodule_search_locations[0], "static", "mathjax", MATHJAX)
 
 
@@ -34,8 +40,12 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
         shutil.copyfile(mathjax_file(), target)
 
 
-def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Leave out the scripts that jupyter-book brings for running cells on a server: they name a content delivery network, twice."""
+def drop_thebe(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Leave out the scripts that jupyter-book brings for running cells on a server: they name a
+    content delivery network, twice.
+    """
     for kind in ("script_files", "css_files"):
         context[kind] = [file for file in context.get(kind, []) if not _is_thebe(file)]
 

@@ -1,4 +1,6 @@
-"""``{laptop-table}``: every field in which the laptop recipe differs from the published value, from the recipe itself."""
+"""``{laptop-table}``: every field in which the laptop recipe differs from the published value, from
+the recipe itself.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,16 @@ from ncdss_lib.recipes import LAPTOP, flatten, load_recipe
 
 
 def laptop_table() -> str:
-    """A Markdown definition list, which fits a phone: field, then published value, ours, and why. ``see x`` becomes the reason of x."""
+    """A Markdown definition list, which fits a phone: field, then published value, ours, and why.
+    ``see x`` becomes the reason of x.
+    """
     published, entries = flatten(load_recipe("paper")), []
     for field, (ours, reason) in LAPTOP.items():
         why = LAPTOP[reason.removeprefix("see ")][1] if reason.startswith("see ") else reason
-        entries.append(f"`{field}`\n: published: {_plain(published[field])}; here: **{_plain(ours)}**. {why[0].upper()}{why[1:]}.")
+        entries.append(
+            f"`{field}`\n: published: {_plain(published[field])}; here: **{_plain(ours)}**. "
+            f"{why[0].upper()}{why[1:]}."
+        )
     return "\n\n".join(entries)
 
 

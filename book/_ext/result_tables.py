@@ -1,4 +1,5 @@
-"""``{result-table} KIND``: the results of every run of a data set, from the ``report.json`` files that exist when the book is built.
+"""``{result-table} KIND``: the results of every run of a data set, from the ``report.json`` files
+that exist when the book is built.
 
     ```{result-table} novel
     :dataset: toyscenes
@@ -8,9 +9,11 @@
     The caption.
     ```
 
-KIND is one of ``TABLES``, ``runs`` (which there are) or ``caution`` (what they may be compared with). Where nothing was run the table says
-so, beside the paper's numbers where there are any. Files are looked for in ``$NCDSS_RUNS``, or in the configuration value ``result_runs``,
-relative to the book's root. A page is read again when one of its files changes, comes or goes; a file that cannot be read is a warning.
+KIND is one of ``TABLES``, ``runs`` (which there are) or ``caution`` (what they may be compared
+with). Where nothing was run the table says so, beside the paper's numbers where there are any.
+Files are looked for in ``$NCDSS_RUNS``, or in the configuration value ``result_runs``, relative to
+the book's root. A page is read again when one of its files changes, comes or goes; a file that
+cannot be read is a warning.
 """
 
 from __future__ import annotations
@@ -62,17 +65,28 @@ def report_files(runs: Path, dataset: str) -> list[Path]:
 
 
 def paper_only(kind: str, dataset: str) -> pd.DataFrame | None:
-    """The paper's rows of a table of which nothing was run, each under an empty row for ours; None where the paper has none."""
+    """The paper's rows of a table of which nothing was run, each under an empty row for ours.
+
+    None where the paper has none.
+    """
     published: dict[str, tuple[float, ...]] = {}
     if kind == "novel":
-        published = {name: report.PAPER[dataset][model] for model, name in report.NAMES.items() if dataset in report.PAPER}
+        published = {
+            name: report.PAPER[dataset][model]
+            for model, name in report.NAMES.items()
+            if dataset in report.PAPER
+        }
     elif kind == "ablation" and dataset == "pascal5i":
-        published = {switches: report.PAPER[dataset][row] for row, switches in report.SWITCHES.items()}
+        published = {
+            switches: report.PAPER[dataset][row] for row, switches in report.SWITCHES.items()
+        }
     columns = [*(f"fold {fold}" for fold in range(4)), "mean of 4 folds"]
     rows: dict[str, dict[str, str]] = {}
     for name, values in published.items():
         rows[name] = dict.fromkeys(columns, NOT_RUN)
-        rows[f"{name} (paper)"] = {column: f"{value:.2f}" for column, value in zip(columns, values, strict=True)}
+        rows[f"{name} (paper)"] = {
+            column: f"{value:.2f}" for column, value in zip(columns, values, strict=True)
+        }
     return pd.DataFrame.from_dict(rows, orient="index") if rows else None
 
 
@@ -80,7 +94,9 @@ def runs_sentence(found: pd.DataFrame) -> str:
     """How many runs there are, and which: folds, and seeds of each."""
     seeds = found.groupby("fold")["seed"].unique()
     runs = found[["fold", "seed"]].drop_duplicates()
-    which = "; ".join(f"fold {fold} with seed {', '.join(map(str, sorted(of)))}" for fold, of in seeds.items())
+    which = "; ".join(
+        f"fold {fold} with seed {', '.join(map(str, sorted(of)))}" for fold, of in seeds.items()
+    )
     return f"{len(runs)} run{'s' * (len(runs) > 1)}: {which}."
 
 
@@ -88,7 +104,8 @@ def markdown(kind: str, dataset: str, recipe: str, found: pd.DataFrame) -> str:
     """A table, or for ``runs`` and ``caution`` a sentence.
 
     Args:
-        found: rows of :func:`ncdss_lib.runs.report.read_reports` with this data set and recipe; empty where nothing was run.
+        found: rows of :func:`ncdss_lib.runs.report.read_reports` with this data set and recipe;
+            empty where nothing was run.
     """
     if kind in ("runs", "caution"):
         if found.empty:
@@ -101,7 +118,9 @@ def markdown(kind: str, dataset: str, recipe: str, found: pd.DataFrame) -> str:
     else:
         table = TABLES[kind](found)
     text = table.fillna("").to_markdown(disable_numparse=True)
-    return text.replace(" ± ", "\u00a0±\u00a0").replace(NOT_RUN, NOT_RUN.replace(" ", "\u00a0"))  # a number is not broken over lines
+    return text.replace(" ± ", "\u00a0±\u00a0").replace(
+        NOT_RUN, NOT_RUN.replace(" ", "\u00a0")
+    )  # a number is not broken over lines
 
 
 class ResultTable(SphinxDirective):
@@ -121,11 +140,15 @@ class ResultTable(SphinxDirective):
         if kind not in KINDS:
             raise self.error(f"unknown result-table {kind!r}: known are {', '.join(KINDS)}.")
         found = self._read(dataset)
-        text = markdown(kind, dataset, recipe, found[found["recipe"] == recipe] if len(found) else found)
+        text = markdown(
+            kind, dataset, recipe, found[found["recipe"] == recipe] if len(found) else found
+        )
         if kind not in TABLES:
             return self.parse_text_to_nodes(text)
         name = f":name: {self.options['name']}\n" if "name" in self.options else ""
-        return self.parse_text_to_nodes(f"````{{table}} {' '.join(self.content)}\n{name}\n{text}\n````")
+        return self.parse_text_to_nodes(
+            f"````{{table}} {' '.join(self.content)}\n{name}\n{text}\n````"
+        )
 
     def _read(self, dataset: str) -> pd.DataFrame:
         """Every readable report; the others are warnings that name the file."""
@@ -135,7 +158,12 @@ class ResultTable(SphinxDirective):
                 parts.append(report.read_reports([path]))
                 self.env.note_dependency(str(path))
             except InputError as error:
-                logger.warning("left out of the results: %s", error, location=self.get_location(), type="result_tables")
+                logger.warning(
+                    "left out of the results: %s",
+                    error,
+                    location=self.get_location(),
+                    type="result_tables",
+                )
         return pd.concat(parts, ignore_index=True)
 
 
@@ -143,16 +171,24 @@ def runs_folder(app: Sphinx) -> Path:
     return Path(app.srcdir, os.environ.get("NCDSS_RUNS") or app.config.result_runs)
 
 
-def read_again(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> Iterable[str]:
-    """Pages with result tables whose readable reports are not those that lie there now: one came, went, or cannot be read."""
+def read_again(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> Iterable[str]:
+    """Pages with result tables whose readable reports are not those that lie there now: one came,
+    went, or cannot be read.
+    """
     pages = []
     for name in env.found_docs - added - removed:
         page = Path(env.doc2path(name))
         text = page.read_text(encoding="utf-8") if page.suffix == ".md" else ""
         if "{result-table}" not in text:
             continue
-        datasets = [folder.name for folder in sorted(runs_folder(app).glob("*/")) if folder.name in text]
-        there = {str(path) for dataset in datasets for path in report_files(runs_folder(app), dataset)}
+        datasets = [
+            folder.name for folder in sorted(runs_folder(app).glob("*/")) if folder.name in text
+        ]
+        there = {
+            str(path) for dataset in datasets for path in report_files(runs_folder(app), dataset)
+        }
         if there != {path for path in env.dependencies[name] if Path(path).name == "report.json"}:
             pages.append(name)
     return pages

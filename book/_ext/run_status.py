@@ -1,7 +1,9 @@
-"""``{run-status} KIND``: how the book was made, from the files of the run that it shows and from this build.
+"""``{run-status} KIND``: how the book was made, from the files of the run that it shows and from
+this build.
 
-KIND is ``notebooks`` (seconds of each execution), ``stages`` (seconds and peak memory), ``run`` (what it was and where it ran),
-``versions`` (of the run's packages) or ``build`` (what built these pages, and from which commit). What is not there reads "not run".
+KIND is ``notebooks`` (seconds of each execution), ``stages`` (seconds and peak memory), ``run``
+(what it was and where it ran), ``versions`` (of the run's packages) or ``build`` (what built these
+pages, and from which commit). What is not there reads "not run".
 """
 
 from __future__ import annotations
@@ -25,8 +27,18 @@ from sphinx.util.docutils import SphinxDirective
 from ncdss_lib.recipes import Recipe
 
 NOT_RUN = "not run"
-STAGES = [name for name in Recipe.model_fields if name not in ("name", "data", "model", "compute")]  # the pipeline itself loads torch
-TOOLS = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb", "myst-parser", "sphinxcontrib-bibtex", "sphinx-mathjax-offline")
+STAGES = [
+    name for name in Recipe.model_fields if name not in ("name", "data", "model", "compute")
+]  # the pipeline itself loads torch
+TOOLS = (
+    "jupyter-book",
+    "sphinx",
+    "sphinx-book-theme",
+    "myst-nb",
+    "myst-parser",
+    "sphinxcontrib-bibtex",
+    "sphinx-mathjax-offline",
+)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -46,7 +58,9 @@ def notebook_rows(app: Sphinx) -> list[dict[str, str]]:
             {
                 "notebook": f"{{doc}}`/notebooks/{source.stem}`",
                 "seconds": NOT_RUN if job.get("duration") is None else f"{job['duration']:.1f}",
-                "cores": str(made.get("ncdss", {}).get("cores", "not recorded")) if made else NOT_RUN,
+                "cores": str(made.get("ncdss", {}).get("cores", "not recorded"))
+                if made
+                else NOT_RUN,
                 "executed": (job.get("end_time") or NOT_RUN)[:16].replace("T", " "),
             }
         )
@@ -65,7 +79,9 @@ def stage_rows(run: Path) -> list[dict[str, str]]:
             {
                 "stage": f"`{stage}`",
                 "seconds": f"{made['seconds']:.1f}" if made else NOT_RUN,
-                "peak memory": f"{memory / 1e9:.2f} GB" if memory else ("not measured" if made else NOT_RUN),
+                "peak memory": f"{memory / 1e9:.2f} GB"
+                if memory
+                else ("not measured" if made else NOT_RUN),
             }
         )
     return rows
@@ -83,19 +99,29 @@ def run_rows(run: Path) -> list[dict[str, str]]:
         "precision": device.get("precision"),
         "processes": device.get("processes"),
     }
-    return [{"what": name, "value": NOT_RUN if value in (None, {}) else str(value)} for name, value in facts.items()]
+    return [
+        {"what": name, "value": NOT_RUN if value in (None, {}) else str(value)}
+        for name, value in facts.items()
+    ]
 
 
 def version_rows(run: Path) -> list[dict[str, str]]:
     versions = read_json(run / "report.json").get("versions", {})
-    return [{"package": name, "version": number} for name, number in versions.items()] or [{"package": NOT_RUN, "version": NOT_RUN}]
+    return [{"package": name, "version": number} for name, number in versions.items()] or [
+        {"package": NOT_RUN, "version": NOT_RUN}
+    ]
 
 
 def commit(root: Path) -> str:
-    """The commit of the working tree, and whether files differ from it; says so where there is no git."""
+    """The commit of the working tree, and whether files differ from it.
+
+    Says so where there is no git.
+    """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     with suppress(OSError, subprocess.CalledProcessError):
-        said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        said = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
         return said.replace("-dirty", ", with changes that are not committed")
     return "built outside of git"
 
@@ -121,15 +147,25 @@ class RunStatus(SphinxDirective):
         elif kind in ("stages", "run", "versions"):
             rows = {"stages": stage_rows, "run": run_rows, "versions": version_rows}[kind](run)
         else:
-            raise self.error(f"unknown run-status {kind!r}: known are notebooks, stages, run, versions, build.")
+            raise self.error(
+                f"unknown run-status {kind!r}: known are notebooks, stages, run, versions, build."
+            )
         text = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
-        return self.parse_text_to_nodes(f"````{{table}} {' '.join(self.content)}\n:name: tab-status-{kind}\n\n{text}\n````")
+        return self.parse_text_to_nodes(
+            f"````{{table}} {' '.join(self.content)}\n:name: tab-status-{kind}\n\n{text}\n````"
+        )
 
 
-def always_read(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> Iterable[str]:
+def always_read(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> Iterable[str]:
     """Pages that show a status: it may have changed without any file of the book."""
     pages = {name: Path(env.doc2path(name)) for name in env.found_docs - added - removed}
-    return [name for name, page in pages.items() if page.suffix == ".md" and "{run-status}" in page.read_text(encoding="utf-8")]
+    return [
+        name
+        for name, page in pages.items()
+        if page.suffix == ".md" and "{run-status}" in page.read_text(encoding="utf-8")
+    ]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Below the title of a notebook's page: how long its execution took, and on how many cores, from the executed notebook."""
+"""Below the title of a notebook's page: how long its execution took, and on how many cores, from
+the executed notebook.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,26 @@ from sphinx.application import Sphinx
 
 
 def run_time(executed: Path, manifest: Path) -> str | None:
-    """One sentence or two, or None where nothing was executed. ``manifest`` is that of the notebook's stage, if it has one."""
+    """One sentence or two, or None where nothing was executed.
+
+    ``manifest`` is that of the notebook's stage, if it has one.
+    """
     if not executed.is_file():
         return None
     metadata = nbformat.read(executed, as_version=4).metadata
-    seconds, cores = metadata.get("papermill", {}).get("duration"), metadata.get("ncdss", {}).get("cores")
+    seconds, cores = (
+        metadata.get("papermill", {}).get("duration"),
+        metadata.get("ncdss", {}).get("cores"),
+    )
     if seconds is None:
         return None
     text = f"Runs in {seconds:.0f} s" + (f" on {cores} cores." if cores else ".")
     if manifest.is_file():
         own = json.loads(manifest.read_text())["seconds"]
-        text += f" Its stage, {manifest.parent.name}, takes {own:.0f} s by itself where it was not computed before."
+        text += (
+            f" Its stage, {manifest.parent.name}, takes {own:.0f} s by itself "
+            "where it was not computed before."
+        )
     return text
 
 
@@ -35,7 +46,9 @@ def add_run_time(app: Sphinx, doctree: nodes.document) -> None:
     manifest = executed.parents[1] / {"results": "evaluation"}.get(stage, stage) / "manifest.json"
     app.env.note_dependency(str(manifest))
     if text := run_time(executed, manifest):
-        title.parent.insert(title.parent.index(title) + 1, nodes.paragraph("", text, classes=["run-time"]))
+        title.parent.insert(
+            title.parent.index(title) + 1, nodes.paragraph("", text, classes=["run-time"])
+        )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""What is known of the place where the book is published: links to its repository, and how a link to a page looks elsewhere.
+"""What is known of the place where the book is published: links to its repository, and how a link
+to a page looks elsewhere.
 
 All of it is set by the environment, since a clone does not know where it is published:
 
-- ``NCDSS_REPOSITORY_URL`` (and ``NCDSS_REPOSITORY_BRANCH``, default main): buttons to the repository, to edit a page, to open an issue, and
-  on GitHub to launch a notebook on Binder or Colab. Without it there is none of them.
-- ``NCDSS_BOOK_URL``: the book's own address, which makes the addresses in the cards of a link absolute.
+- ``NCDSS_REPOSITORY_URL`` (and ``NCDSS_REPOSITORY_BRANCH``, default main): buttons to the
+  repository, to edit a page, to open an issue, and on GitHub to launch a notebook on Binder or
+  Colab. Without it there is none of them.
+- ``NCDSS_BOOK_URL``: the book's own address, which makes the addresses in the cards of a link
+  absolute.
 
 The picture of a card is drawn here when the book is built.
 """
@@ -23,7 +26,10 @@ from sphinx.config import Config
 from sphinx.errors import ConfigError
 
 HOSTS = ("github.com", "gitlab.com", "bitbucket.org")
-CARD, CARD_ALT = "social-card.png", "A label map with three objects, and a striped one that has no name yet."
+CARD, CARD_ALT = (
+    "social-card.png",
+    "A label map with three objects, and a striped one that has no name yet.",
+)
 
 
 def add_repository_links(app: Sphinx, config: Config) -> None:
@@ -37,11 +43,22 @@ def add_repository_links(app: Sphinx, config: Config) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" or parts.hostname not in HOSTS or parts.path.count("/") != 2:
         expected = f"https://HOST/OWNER/NAME on {', '.join(HOSTS)}"
-        raise ConfigError(f"NCDSS_REPOSITORY_URL={url!r} is not the address of a repository: expected {expected}.")
-    launch = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com"}
+        raise ConfigError(
+            f"NCDSS_REPOSITORY_URL={url!r} is not the address of a repository: expected {expected}."
+        )
+    launch = {
+        "notebook_interface": "jupyterlab",
+        "binderhub_url": "https://mybinder.org",
+        "colab_url": "https://colab.research.google.com",
+    }
     branch = os.environ.get("NCDSS_REPOSITORY_BRANCH", "main")
     on_github = parts.hostname == "github.com"
-    options |= {"repository_url": url, "repository_branch": branch, "path_to_docs": "", "launch_buttons": launch if on_github else {}}
+    options |= {
+        "repository_url": url,
+        "repository_branch": branch,
+        "path_to_docs": "",
+        "launch_buttons": launch if on_github else {},
+    }
 
 
 def add_card(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -49,11 +66,26 @@ def add_card(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
     if doctree is None:
         return
     base = os.environ.get("NCDSS_BOOK_URL", "").rstrip("/")
-    paragraph = next((p for p in doctree.findall(nodes.paragraph) if isinstance(p.parent, nodes.section) and len(p.astext()) > 40), None)
+    paragraph = next(
+        (
+            p
+            for p in doctree.findall(nodes.paragraph)
+            if isinstance(p.parent, nodes.section) and len(p.astext()) > 40
+        ),
+        None,
+    )
     description = " ".join(paragraph.astext().split())[:200] if paragraph else app.config.html_title
     picture = f"{base}/_static/{CARD}" if base else context["pathto"](f"_static/{CARD}", 1)
-    title = heading.astext() if (heading := doctree.next_node(nodes.title)) else app.config.html_title
-    tags = {"og:type": "article", "og:title": title, "og:description": description, "og:image": picture, "og:image:alt": CARD_ALT}
+    title = (
+        heading.astext() if (heading := doctree.next_node(nodes.title)) else app.config.html_title
+    )
+    tags = {
+        "og:type": "article",
+        "og:title": title,
+        "og:description": description,
+        "og:image": picture,
+        "og:image:alt": CARD_ALT,
+    }
     tags |= {"og:url": f"{base}/{page}.html"} if base else {}
     lines = [f'<meta property="{key}" content="{escape(text)}" />' for key, text in tags.items()]
     named = {"description": description, "twitter:card": "summary_large_image"}
@@ -75,21 +107,41 @@ def draw_card(path: Path, title: str) -> None:
     labels[(rows - 120) ** 2 + (columns - 110) ** 2 < 70**2] = 2
     labels[(rows < 200) & (rows > 40) & (abs(columns - 310) < (rows - 40) / 2)] = 3
     labels[(rows - 310) ** 2 + (columns - 310) ** 2 < 85**2] = 4
-    pixels = paint(np.full((420, 420, 3), 232, np.uint8), labels, cluster_look(LabelSpace(("a", "b", "c", "d"), (4,)), 1), opacity=1.0)
+    pixels = paint(
+        np.full((420, 420, 3), 232, np.uint8),
+        labels,
+        cluster_look(LabelSpace(("a", "b", "c", "d"), (4,)), 1),
+        opacity=1.0,
+    )
     figure = Figure(figsize=(12, 6.3), facecolor="#14202b")
     axis = figure.add_axes((0.6, 0.13, 0.388, 0.74))
     axis.imshow(pixels)
     axis.axis("off")
-    axis.text(310, 315, "?", fontsize=54, color="white", ha="center", va="center", fontweight="bold")
-    words: dict[str, Any] = {"color": "white", "fontweight": "bold", "va": "center", "linespacing": 1.35}
+    axis.text(
+        310, 315, "?", fontsize=54, color="white", ha="center", va="center", fontweight="bold"
+    )
+    words: dict[str, Any] = {
+        "color": "white",
+        "fontweight": "bold",
+        "va": "center",
+        "linespacing": 1.35,
+    }
     figure.text(0.05, 0.56, title, fontsize=29, **words)
-    figure.text(0.05, 0.2, "How it works, to read, to explore and to reproduce", fontsize=17, color="#c9d6e2")
+    figure.text(
+        0.05,
+        0.2,
+        "How it works, to read, to explore and to reproduce",
+        fontsize=17,
+        color="#c9d6e2",
+    )
     figure.savefig(path, dpi=100, facecolor=figure.get_facecolor())
 
 
 def make_card(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
-        draw_card(Path(app.outdir, "_static", CARD), "Novel class discovery\nin semantic segmentation")
+        draw_card(
+            Path(app.outdir, "_static", CARD), "Novel class discovery\nin semantic segmentation"
+        )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""``{themed-figure} _static/x-{theme}.svg``: one numbered figure with a picture for the light theme and one for the dark.
+"""``{themed-figure} _static/x-{theme}.svg``: one numbered figure with a picture for the light theme
+and one for the dark.
 
-Everything else is as in ``{figure}``: options, caption, ``name``. Both pictures have the same alternative text.
+Everything else is as in ``{figure}``: options, caption, ``name``. Both pictures have the same
+alternative text.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class ThemedFigure(Figure):
                 dark["uri"] = path.replace("{theme}", "dark")
                 light["classes"].append("only-light")
                 dark["classes"].append("only-dark")
-                # In a box of their own: the theme hides the caption that follows a picture of the other theme.
+                # In a box of their own: the theme hides the caption that follows a picture of the
+                # other theme.
                 figure.replace(light, box := nodes.container())
                 box += [light, dark]
         return made

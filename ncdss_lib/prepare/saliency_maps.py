@@ -395,7 +395,9 @@ def _refuse_foreign_files(out: Path) -> None:
         raise InputError(f"{above} is a file. {expected}")
     if not out.is_dir():
         return
-    ours = {folders.MANIFEST, ROWS, *(f"{stem}.png" for stem in _rows(out))} if _manifest(out) else ()
+    ours = (
+        {folders.MANIFEST, ROWS, *(f"{stem}.png" for stem in _rows(out))} if _manifest(out) else ()
+    )
     names = sorted(path.name for path in out.iterdir() if path.name[0] != ".")
     if foreign := [name for name in names if name not in ours]:
         raise InputError(

@@ -11,10 +11,10 @@ import pandas as pd
 
 from ncdss_lib.data import open_dataset
 from ncdss_lib.models.checkpoints import Network, read_checkpoint
-from ncdss_lib.pipeline import Run
+from ncdss_lib.runs.pipeline import Run
 from ncdss_lib.runs.report import NAMES, PAPER, PROTOCOLS, SCORES, percent, to_markdown
 from ncdss_lib.runs.trained_network import find_provenance, load_network
-from ncdss_lib.stages.evaluation import confusions, protocols
+from ncdss_lib.method.evaluation import confusions, protocols
 from ncdss_lib.system.errors import InputError
 from ncdss_lib.system.folders import cache_root, disk_errors, write_json
 

@@ -50,7 +50,7 @@ class GridRun:
 
     @property
     def folder(self) -> Path:
-        from ncdss_lib.pipeline import run_folder
+        from ncdss_lib.runs.pipeline import run_folder
 
         return run_folder(self.dataset, self.fold, self.recipe, self.seed, self.out)
 
@@ -115,7 +115,7 @@ def execute_run(run: GridRun) -> None:
         InputError, RunError: as :func:`~ncdss_lib.runs.notebooks.execute`, or no ``report.json``
             was there at the end.
     """
-    from ncdss_lib.pipeline import open_run
+    from ncdss_lib.runs.pipeline import open_run
 
     with patch.dict(os.environ, run.environment()):
         opened = open_run(**run.parameters)  # refuses wrong input before any kernel starts

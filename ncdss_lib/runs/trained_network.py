@@ -25,12 +25,12 @@ from ncdss_lib.data.coco20i import Coco20i
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.toyscenes import ToyScenes
-from ncdss_lib.data.views import resize_image
+from ncdss_lib.data.loading import resize_image
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, read_checkpoint
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter, upsample
 from ncdss_lib.recipes import Data, Recipe, load_recipe
-from ncdss_lib.runtime import Runtime
+from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.system.errors import InputError
 from ncdss_lib.system.folders import MANIFEST, read_json
 from ncdss_lib.data.palette import Look, class_look, cluster_look

@@ -132,7 +132,7 @@ def locked_partial_folder(folder: Path, key: str, broadcast: Broadcast) -> Itera
 
     Args:
         folder: whose manifest says ``key`` once it is made.
-        broadcast: such as the run's :meth:`~ncdss_lib.runtime.Runtime.from_main`.
+        broadcast: such as the run's :meth:`~ncdss_lib.system.distributed.Runtime.from_main`.
 
     Yields:
         The partial folder, to be filled and given to :func:`commit_folder`; None where ``folder``

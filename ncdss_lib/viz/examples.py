@@ -10,13 +10,13 @@ import numpy as np
 
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.inference import load_model, predict
-from ncdss_lib.metrics import match_clusters
-from ncdss_lib.stages.clustering import used_images
+from ncdss_lib.method.cluster_matching import match_clusters
+from ncdss_lib.method.clustering import used_images
+from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.viz.results import to_classes
 
 if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
+    from ncdss_lib.runs.pipeline import Run
 
 
 def spread(items: Sequence[str], limit: int) -> list[str]:

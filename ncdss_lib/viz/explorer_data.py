@@ -19,20 +19,21 @@ import torch
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import BAD, Look, class_look, cluster_look, rgb
-from ncdss_lib.inference import load_model, predict
-from ncdss_lib.metrics import UNMATCHED, Scores, match_clusters, score
-from ncdss_lib.stages.clustering import (
+from ncdss_lib.method.cluster_matching import UNMATCHED, match_clusters
+from ncdss_lib.method.clustering import (
     cluster_prototypes,
     images_table,
     read_prototypes,
     used_images,
 )
-from ncdss_lib.stages.entropy_ranking import entropy_map
-from ncdss_lib.stages.eums import read_watched
+from ncdss_lib.method.entropy_ranking import entropy_map
+from ncdss_lib.method.eums import read_watched
+from ncdss_lib.method.inference import load_model, predict
+from ncdss_lib.method.metrics import Scores, score
 from ncdss_lib.viz import examples, results
 
 if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
+    from ncdss_lib.runs.pipeline import Run
 
 SIDE = 224  # of a picture that is shown alone, in pixels
 SMALL_SIDE = 144  # of one among many
@@ -483,7 +484,7 @@ def predictions_data(
     """:class:`Predictions` of some models.
 
     Args:
-        confusions: of each, from :func:`ncdss_lib.stages.evaluation.confusion_on_val`.
+        confusions: of each, from :func:`ncdss_lib.method.evaluation.confusion_on_val`.
     """
     ids = examples.val(run, count)
     maps: dict[str, dict[str, np.ndarray]] = {i: {"truth": run.truth(i)} for i in ids}

@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.loading import resize_image
 from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.data.palette import (
     BAD,
@@ -34,18 +35,16 @@ from ncdss_lib.data.palette import (
     rgb,
     to_hex,
 )
-from ncdss_lib.data.views import load_view, resize_image
-from ncdss_lib.metrics import (
-    match_clusters,
-)
-from ncdss_lib.models.teacher import hard_pseudo_labels
-from ncdss_lib.stages.clustering import confident_base
-from ncdss_lib.stages.entropy_ranking import entropy_map
+from ncdss_lib.method.cluster_matching import match_clusters
+from ncdss_lib.method.clustering import confident_base
+from ncdss_lib.method.entropy_ranking import entropy_map
+from ncdss_lib.method.mean_teacher import hard_pseudo_labels
+from ncdss_lib.models.cached_features import load_view
 from ncdss_lib.viz import examples, results
 from ncdss_lib.viz.explorer_data import middle_square
 
 if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
+    from ncdss_lib.runs.pipeline import Run
 
 WIDTH = 9.0  # inches
 SPLIT_COLOURS = {"clean": GOOD, "unclean": BAD}

@@ -16,17 +16,17 @@ import torch
 from torch import nn
 
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.inference import load_model, predict
-from ncdss_lib.metrics import UNMATCHED
+from ncdss_lib.method.cluster_matching import UNMATCHED
+from ncdss_lib.method.clustering import images_table, read_pseudo_label, used_images
+from ncdss_lib.method.entropy_ranking import read_ranking, split_clean
+from ncdss_lib.method.evaluation import pseudo_label_counts
+from ncdss_lib.method.inference import load_model, predict
+from ncdss_lib.method.training_loop import read_history
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.segmenter import Segmenter
-from ncdss_lib.stages.clustering import images_table, read_pseudo_label, used_images
-from ncdss_lib.stages.entropy_ranking import read_ranking, split_clean
-from ncdss_lib.stages.evaluation import pseudo_label_counts
-from ncdss_lib.training import read_history
 
 if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
+    from ncdss_lib.runs.pipeline import Run
 
 UNMATCHED_LABEL = 254  # in pictures only: a pixel of a cluster that no class was given to
 
@@ -62,7 +62,7 @@ def to_classes(prediction: np.ndarray, mapping: np.ndarray, num_base: int) -> np
 
     Args:
         prediction: integer labels 0..B+K, any shape; 255 stays.
-        mapping: int64 [K] from :func:`ncdss_lib.metrics.match_clusters`.
+        mapping: int64 [K] from :func:`ncdss_lib.method.metrics.match_clusters`.
 
     Returns:
         uint8 of the same shape, UNMATCHED_LABEL where a cluster has no class.

@@ -25,10 +25,10 @@ from PIL import Image, ImageOps
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import BAD, GOOD, class_look, cluster_look
-from ncdss_lib.models.teacher import hard_pseudo_labels
-from ncdss_lib.pipeline import Run, reopen
+from ncdss_lib.method.clustering import used_images
+from ncdss_lib.method.mean_teacher import hard_pseudo_labels
+from ncdss_lib.runs.pipeline import Run, reopen
 from ncdss_lib.runs.trained_network import open_checkpoint
-from ncdss_lib.stages.clustering import used_images
 from ncdss_lib.viz import examples, explorer_data, figures, results
 from ncdss_lib.viz.explorer_data import SALIENT, SIDE, Layers, Picture, salient_look
 from ncdss_lib.viz.explorer_html import Explorer

@@ -14,11 +14,11 @@ from benchmarks import NAMES, entropy, evaluation, input_pipeline, measure, memo
 from benchmarks.measure import Figure, faster, interleaved, open_data, peak_bytes
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space
-from ncdss_lib.metrics import Scores
+from ncdss_lib.method.clustering import adjoint_mask, masked_prototype
+from ncdss_lib.method.entropy_ranking import region_entropy
+from ncdss_lib.method.metrics import Scores
 from ncdss_lib.recipes import Model
-from ncdss_lib.runtime import Runtime
-from ncdss_lib.stages.clustering import adjoint_mask, masked_prototype
-from ncdss_lib.stages.entropy_ranking import region_entropy
+from ncdss_lib.system.distributed import Runtime
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,11 @@ import pytest
 
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.palette import class_look, cluster_look
-from ncdss_lib.inference import load_model
-from ncdss_lib.metrics import UNMATCHED, Scores
-from ncdss_lib.pipeline import Run, open_run, reopen
-from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.method.cluster_matching import UNMATCHED
+from ncdss_lib.method.evaluation import confusion_on_val
+from ncdss_lib.method.inference import load_model
+from ncdss_lib.method.metrics import Scores
+from ncdss_lib.runs.pipeline import Run, open_run, reopen
 from ncdss_lib.viz import explorer_data, figures, widgets
 from ncdss_lib.viz.explorer_data import Picture
 from ncdss_lib.viz.explorer_html import Explorer

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ncdss_lib.pipeline import reopen
+from ncdss_lib.runs.pipeline import reopen
 from ncdss_lib.viz import explorer_data, percent
 from tests.browser.conftest import Browser, eventually, missing, nothing
 from tests.conftest import REPO

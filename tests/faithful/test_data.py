@@ -18,10 +18,10 @@ from torch import nn
 
 from ncdss_lib.data.coco20i import Coco20i
 from ncdss_lib.data.dataset import read_truth
+from ncdss_lib.data.loading import ImageViews, jitter_colours
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space, make_splits
-from ncdss_lib.data.views import ImageViews, jitter_colours
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.prepare.coco_masks import prepare
 from ncdss_lib.recipes import Recipe

@@ -22,10 +22,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ncdss_lib import training as library_training
 from ncdss_lib.data.masks import read_labels
-from ncdss_lib.pipeline import Run
-from ncdss_lib.stages import base_training, basic_framework, eums
+from ncdss_lib.method import base_training, basic_framework, eums
+from ncdss_lib.method import training_loop as library_training
+from ncdss_lib.runs.pipeline import Run
 from ncdss_lib.system.folders import read_json
 from tests.conftest import opened
 from tests.faithful.plain import data, evaluation, network, pseudo_labels, training

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ncdss_lib.data.label_space import LabelSpace
-from ncdss_lib.metrics import confusion_matrix, match_clusters, score
-from ncdss_lib.stages.evaluation import Confusions, protocols
+from ncdss_lib.method.cluster_matching import match_clusters
+from ncdss_lib.method.evaluation import Confusions, protocols
+from ncdss_lib.method.metrics import confusion_matrix, score
 from tests.faithful.plain import evaluation as published
 from tests.faithful.plain.data import PASCAL_FOLDS, VOC_NAMES, nearest, reindexed
 

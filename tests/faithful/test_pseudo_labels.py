@@ -15,11 +15,11 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
 from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
-from ncdss_lib.pipeline import Run
+from ncdss_lib.method import clustering
+from ncdss_lib.method.clustering import adjoint_mask, cluster_prototypes, confident_base, fuse, masked_prototype
+from ncdss_lib.method.entropy_ranking import region_entropy, split_clean
 from ncdss_lib.recipes import Recipe
-from ncdss_lib.stages import clustering
-from ncdss_lib.stages.clustering import adjoint_mask, cluster_prototypes, confident_base, fuse, masked_prototype
-from ncdss_lib.stages.entropy_ranking import region_entropy, split_clean
+from ncdss_lib.runs.pipeline import Run
 from tests.conftest import opened
 from tests.data.fake_voc import make_fake_voc
 from tests.faithful.plain import pseudo_labels as published

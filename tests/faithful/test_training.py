@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from ncdss_lib.data.views import Source
+from ncdss_lib.data.loading import Source
+from ncdss_lib.method.basic_framework import supervised_step
+from ncdss_lib.method.eums import eums_step, ramp_up
+from ncdss_lib.method.training_loop import fit, learning_rate_factor, pixel_cross_entropy
 from ncdss_lib.recipes import Compute, Recipe, load_recipe
-from ncdss_lib.runtime import Runtime
-from ncdss_lib.stages.basic_framework import supervised_step
-from ncdss_lib.stages.eums import eums_step, ramp_up
-from ncdss_lib.training import fit, learning_rate_factor, pixel_cross_entropy
+from ncdss_lib.system.distributed import Runtime
 from tests.faithful.plain import training as published
 
 PAPER = Recipe()

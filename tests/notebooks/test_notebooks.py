@@ -15,8 +15,8 @@ from PIL import Image
 
 import checks
 from ncdss_lib.data.file_dataset import SALIENCY
-from ncdss_lib.pipeline import open_run
 from ncdss_lib.runs.notebooks import parameters_of, read_notebook
+from ncdss_lib.runs.pipeline import open_run
 from own_images import draw_collection
 from tests.conftest import OVERRIDES
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ncdss_lib.pipeline import open_run
+from ncdss_lib.runs.pipeline import open_run
 from ncdss_lib.system.errors import InputError
 from tests.conftest import TINY_LAPTOP, TINY_PAPER, TRAININGS
 from tests.models.test_checkpoints import Reference

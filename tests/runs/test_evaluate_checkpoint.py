@@ -14,8 +14,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.data.views import resize_image
-from ncdss_lib.pipeline import open_run
+from ncdss_lib.data.loading import resize_image
+from ncdss_lib.runs.pipeline import open_run
 from ncdss_lib.runs.evaluate_checkpoint import evaluate_checkpoint, evaluation_tables
 from ncdss_lib.system.folders import read_json
 from tests.models.test_checkpoints import OUTPUTS

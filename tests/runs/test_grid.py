@@ -244,7 +244,7 @@ def test_one_run_at_a_time_sees_all_devices(tmp_path, monkeypatch, options):
         return True
 
     data = SimpleNamespace(fingerprint=lambda: "")
-    monkeypatch.setattr("ncdss_lib.pipeline.open_run", lambda **_: SimpleNamespace(data=data))
+    monkeypatch.setattr("ncdss_lib.runs.pipeline.open_run", lambda **_: SimpleNamespace(data=data))
     monkeypatch.setattr(grid_run, "execute", execute)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(grid, "notebook_paths", list)
@@ -349,7 +349,7 @@ def project(tmp_path, monkeypatch) -> Path:
 def test_submitted_runs_leave_what_local_ones_leave_and_their_errors_are_collected(project, voc):
     write_notebook(
         project / "notebooks" / "01_small.ipynb",
-        "from ncdss_lib.pipeline import open_run",
+        "from ncdss_lib.runs.pipeline import open_run",
         "open_run(dataset, data_root, fold, seed, recipe, out, overrides).write_report()",
         parameters=ALL_PARAMETERS,
     )

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncdss_lib.pipeline import STAGES
+from ncdss_lib.runs.pipeline import STAGES
 from ncdss_lib.system import folders
 from ncdss_lib.system.errors import RunError
 from tests.conftest import REPO, TINY_LAPTOP
@@ -100,9 +100,7 @@ print("made" if partial else "found")
 def maker(folder: Path, key: str = "k", seconds: float = 0.5) -> subprocess.Popen:
     command = [sys.executable, "-c", MAKER, str(folder), key, str(seconds)]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def begun(folder: Path) -> None:
@@ -121,10 +119,7 @@ def test_of_processes_that_start_together_one_makes_and_the_others_wait_for_it(t
     assert sorted(out.strip() for out, *_ in ended) == ["found", "found", "made"]
     owner = next(process.pid for out, _, process in ended if out == "made\n")
     waited = [err for out, err, _ in ended if out == "found\n" and err]
-    assert all(
-        err.count(f"process {owner} on ") == 1 and f" is making {folder}; waiting for it." in err
-        for err in waited
-    )
+    assert all(err.count(f"process {owner} on ") == 1 and f" is making {folder}; waiting for it." in err for err in waited)
     assert (folder / "log").read_text() == "k"
     assert sorted(p.name for p in folder.iterdir()) == ["log", "manifest.json"]
     assert [p.name for p in folder.parent.iterdir()] == ["stage"]
@@ -215,15 +210,10 @@ run.write_report()
 """
 
 
-def test_two_runs_that_start_together_on_one_folder_compute_each_stage_and_the_features_once(
-    tmp_path, voc
-):
+def test_two_runs_that_start_together_on_one_folder_compute_each_stage_and_the_features_once(tmp_path, voc):
     command = [sys.executable, "-c", RUN, str(tmp_path), str(voc), *TINY_LAPTOP]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "NCDSS_CACHE": str(tmp_path / "cache")}
-    runs = [
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    runs = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     errors = [run.communicate(timeout=240)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], errors
     assert sorted((tmp_path / "log").read_text().split()) == sorted(["features", *STAGES])
@@ -236,11 +226,7 @@ def test_two_runs_that_start_together_on_one_folder_compute_each_stage_and_the_f
 
 
 def test_fingerprints_are_stable_and_independent_of_the_order_of_keys():
-    assert (
-        folders.fingerprint({"a": 1, "b": [1, 2]})
-        == folders.fingerprint({"b": (1, 2), "a": 1})
-        == "e6f20bdc3757e5e7"
-    )
+    assert folders.fingerprint({"a": 1, "b": [1, 2]}) == folders.fingerprint({"b": (1, 2), "a": 1}) == "e6f20bdc3757e5e7"
 
 
 @settings(max_examples=40)
@@ -273,9 +259,7 @@ def test_disk_errors_say_what_where_and_what_to_do(tmp_path, number):
     with pytest.raises(RunError) as caught, folders.disk_errors("stage eums", tmp_path):
         raise OSError(number, os.strerror(number))
     message = str(caught.value)
-    assert message.startswith(
-        f"stage eums cannot be written to {tmp_path}: {os.strerror(number)}. "
-    )
+    assert message.startswith(f"stage eums cannot be written to {tmp_path}: {os.strerror(number)}. ")
     assert "--out" in message
     assert caught.value.exit_code == 1
 

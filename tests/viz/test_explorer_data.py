@@ -9,11 +9,11 @@ import pytest
 
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.inference import load_model
-from ncdss_lib.pipeline import Run, reopen
-from ncdss_lib.stages.clustering import read_pseudo_label
-from ncdss_lib.stages.entropy_ranking import read_ranking
-from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.method.clustering import read_pseudo_label
+from ncdss_lib.method.entropy_ranking import read_ranking
+from ncdss_lib.method.evaluation import confusion_on_val
+from ncdss_lib.method.inference import load_model
+from ncdss_lib.runs.pipeline import Run, reopen
 from ncdss_lib.system.errors import InputError
 from ncdss_lib.viz import explorer_data, results
 from tests.conftest import opened

@@ -11,10 +11,11 @@ import pytest
 from matplotlib.figure import Figure
 
 import diagrams
-from ncdss_lib.inference import load_model
-from ncdss_lib.metrics import UNMATCHED, score
-from ncdss_lib.pipeline import Run, open_run
-from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.method.cluster_matching import UNMATCHED
+from ncdss_lib.method.evaluation import confusion_on_val
+from ncdss_lib.method.inference import load_model
+from ncdss_lib.method.metrics import score
+from ncdss_lib.runs.pipeline import Run, open_run
 from ncdss_lib.viz import examples, figures, percent, results, run_table, say, show_source, table
 from tests.data.fake_voc import make_fake_folder, make_fake_voc
 

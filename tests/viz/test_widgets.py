@@ -17,10 +17,10 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.inference import load_model
-from ncdss_lib.pipeline import Run, reopen
+from ncdss_lib.method.evaluation import confusion_on_val
+from ncdss_lib.method.inference import load_model
+from ncdss_lib.runs.pipeline import Run, reopen
 from ncdss_lib.runs.trained_network import open_checkpoint
-from ncdss_lib.stages.evaluation import confusion_on_val
 from ncdss_lib.viz import explorer_data, percent, results, widgets
 from ncdss_lib.viz.explorer_html import Explorer
 from ncdss_lib.viz.figures import Drawing

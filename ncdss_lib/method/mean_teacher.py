@@ -1,4 +1,7 @@
-"""The mean teacher of self-training (Tarvainen and Valpola 2017; EUMS, section 10 of the method reference)."""
+"""The mean teacher of self-training (Tarvainen and Valpola 2017.
+
+EUMS, section 10 of the method reference).
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,27 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def ema_update(teacher: nn.Module, student: nn.Module, momentum: float, buffers: Literal["own", "copy", "average"]) -> None:
+def ema_update(
+    teacher: nn.Module,
+    student: nn.Module,
+    momentum: float,
+    buffers: Literal["own", "copy", "average"],
+) -> None:
     """teacher <- momentum * teacher + (1 - momentum) * student, in place.
 
     Args:
         teacher, student: networks with the same parameters and buffers.
         momentum: 0.99 as published; the half-life is log(1/2) / log(momentum) = 69 steps.
-        buffers: batch-norm statistics. ``own`` (published) leaves those that the teacher gathered itself, ``copy`` takes the
-            student's, ``average`` (ours, because they should fit the averaged weights) treats them as the parameters.
+        buffers: batch-norm statistics. ``own`` (published) leaves those that the teacher gathered
+            itself, ``copy`` takes the student's, ``average`` (ours, because they should fit the
+            averaged weights) treats them as the parameters.
     """
-    averaged: list[tuple[Tensor, Tensor]] = list(zip(teacher.parameters(), student.parameters(), strict=True))
-    copied = [] if buffers == "own" else list(zip(teacher.buffers(), student.buffers(), strict=True))
+    averaged: list[tuple[Tensor, Tensor]] = list(
+        zip(teacher.parameters(), student.parameters(), strict=True)
+    )
+    copied = (
+        [] if buffers == "own" else list(zip(teacher.buffers(), student.buffers(), strict=True))
+    )
     if buffers == "average":
         averaged += [pair for pair in copied if pair[0].is_floating_point()]
         copied = [pair for pair in copied if not pair[0].is_floating_point()]
@@ -30,7 +43,9 @@ def ema_update(teacher: nn.Module, student: nn.Module, momentum: float, buffers:
 
 
 def make_teacher(student: nn.Module, other: nn.Module | None = None) -> nn.Module:
-    """A frozen network in the student's shape: a copy of it, or of ``other`` (the independently initialised one, as published)."""
+    """A frozen network in the student's shape: a copy of it, or of ``other`` (the independently
+    initialised one, as published).
+    """
     teacher = copy.deepcopy(other if other is not None else student)
     return teacher.requires_grad_(False)
 
@@ -51,15 +66,22 @@ def hard_pseudo_labels(logits: Tensor, confidence: float) -> Tensor:
 
 
 @torch.no_grad()
-def settle_disputes(target: Tensor, logits: Tensor, confidence: float, disputed: Literal["keep", "ignore", "relabel"]) -> Tensor:
+def settle_disputes(
+    target: Tensor,
+    logits: Tensor,
+    confidence: float,
+    disputed: Literal["keep", "ignore", "relabel"],
+) -> Tensor:
     """Pseudo-labels of clean images, checked by the teacher.
 
     Args:
         target: uint8 or int64 [B, H, W], pseudo-labels or 255.
         logits: float [B, C, H, W] of the teacher.
-        confidence: a pixel is disputed where the teacher's label is another one with at least this probability.
-        disputed: ``keep`` the pseudo-label (published), ``ignore`` the pixel, or ``relabel`` it as the teacher says (both ours,
-            because one cluster an image on a saliency mask is wrong wherever a second object or the background is salient).
+        confidence: a pixel is disputed where the teacher's label is another one with at least this
+            probability.
+        disputed: ``keep`` the pseudo-label (published), ``ignore`` the pixel, or ``relabel`` it as
+            the teacher says (both ours, because one cluster an image on a saliency mask is wrong
+            wherever a second object or the background is salient).
 
     Returns:
         Integer [B, H, W].

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ncdss_lib.data.views import Source
-from ncdss_lib.pipeline import open_run
+from ncdss_lib.data.loading import Source
+from ncdss_lib.method.training_loop import fit, learning_rate_factor, pixel_cross_entropy
 from ncdss_lib.recipes import BaseTraining, BasicFramework, Compute, load_recipe
-from ncdss_lib.runtime import Runtime
+from ncdss_lib.runs.pipeline import open_run
+from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.system.errors import InputError, RunError
-from ncdss_lib.training import fit, learning_rate_factor, pixel_cross_entropy
 from tests.conftest import REPO, TINY_LAPTOP
 
 # --- loss and schedule ------------------------------------------------------------------------------------------------------------------
@@ -206,9 +206,9 @@ def test_an_interrupted_training_goes_on_with_momentum_and_history(runtime, tmp_
 
 SLOW = """
 import sys, time
-from ncdss_lib import training
-from ncdss_lib.pipeline import open_run
-from ncdss_lib.stages import eums
+from ncdss_lib.method import training_loop
+from ncdss_lib.runs.pipeline import open_run
+from ncdss_lib.method import eums
 import torch; torch.set_num_threads(1)
 real = eums.ema_update
 def slow(*arguments):
@@ -253,7 +253,7 @@ def test_a_run_that_was_killed_ends_with_bit_identical_weights(voc, tmp_path):
 
 
 def test_a_finished_training_of_an_interrupted_stage_is_not_done_again(voc, tmp_path, monkeypatch):
-    from ncdss_lib.stages import basic_framework
+    from ncdss_lib.method import basic_framework
 
     out = str(tmp_path / "run")
     real, trained = basic_framework.fit, []

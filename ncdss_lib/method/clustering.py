@@ -1,8 +1,10 @@
-"""Stage 2, clustering pseudo-labelling: saliency minus base classes, one prototype an image, k-means, fusion (sections 4 to 7).
+"""Stage 2, clustering pseudo-labelling: saliency minus base classes, one prototype an image,
+k-means, fusion (sections 4 to 7).
 
 In: the base model; novel images with their saliency maps; the ImageNet encoder.
-Out: ``base_pred/ID.png`` (confident base classes), ``novel_map/ID.png`` ({0, 1}), ``images.csv`` (what became of each novel image and
-its clusters), ``prototypes.safetensors``, and for each K ``pseudo_labels_K/ID.png``.
+Out: ``base_pred/ID.png`` (confident base classes), ``novel_map/ID.png`` ({0, 1}), ``images.csv``
+(what became of each novel image and its clusters), ``prototypes.safetensors``, and for each K
+``pseudo_labels_K/ID.png``.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,12 +25,10 @@ from torch import Tensor, nn
 
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
-from ncdss_lib.inference import load_model, predict
+from ncdss_lib.method.context import Context
+from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.system.errors import InputError
-
-if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
 
 
 def confident_base(logits: Tensor, confidence: float) -> Tensor:
@@ -39,7 +39,8 @@ def confident_base(logits: Tensor, confidence: float) -> Tensor:
         confidence: the published value is 0.9, compared strictly.
 
     Returns:
-        uint8 [B, H, W]: the base class 1..B where its probability is greater than ``confidence``, else 0.
+        uint8 [B, H, W]: the base class 1..B where its probability is greater than ``confidence``,
+        else 0.
     """
     probability, label = logits.softmax(1).max(1)
     return torch.where(probability > confidence, label, 0).to(torch.uint8)
@@ -48,8 +49,9 @@ def confident_base(logits: Tensor, confidence: float) -> Tensor:
 def adjoint_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """Weights at feature resolution that pool as the mask does after bilinear upsampling.
 
-    Upsampling is linear, ``u = W f``, so the sum of ``u`` over a mask ``m`` is ``sum (W f) m = sum f (W^T m)``. W is separable, so W^T m
-    is a product with two small matrices, and the upsampled features are never made (2 GB an image at 512 px and 2048 channels).
+    Upsampling is linear, ``u = W f``, so the sum of ``u`` over a mask ``m`` is ``sum (W f) m = sum
+    f (W^T m)``. W is separable, so W^T m is a product with two small matrices, and the upsampled
+    features are never made (2 GB an image at 512 px and 2048 channels).
 
     Args:
         mask: bool or float [S, T].
@@ -79,12 +81,16 @@ def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:
     Returns:
         float32 [B, C] of unit length.
     """
-    sums = [image.float().flatten(1) @ weight.float().flatten() for image, weight in zip(features, weights, strict=True)]
+    sums = [
+        image.float().flatten(1) @ weight.float().flatten()
+        for image, weight in zip(features, weights, strict=True)
+    ]
     return F.normalize(torch.stack(sums), dim=1)
 
 
 def fuse(base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: int) -> np.ndarray:
-    """The pseudo-label of an image: confident base classes first, then its cluster on the novel mask, else background (section 7).
+    """The pseudo-label of an image: confident base classes first, then its cluster on the novel
+    mask, else background (section 7).
 
     Args:
         base_pred: uint8 [H, W], 0..B.
@@ -97,7 +103,9 @@ def fuse(base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: i
     return np.where(base_pred > 0, base_pred, novel_map * (num_base + cluster)).astype(np.uint8)
 
 
-def cluster_prototypes(prototypes: np.ndarray, clusters: int, *, dims: int, whiten: bool, n_init: int, seed: int) -> tuple[np.ndarray, PCA]:
+def cluster_prototypes(
+    prototypes: np.ndarray, clusters: int, *, dims: int, whiten: bool, n_init: int, seed: int
+) -> tuple[np.ndarray, PCA]:
     """PCA, then k-means++ (section 6).
 
     Args:
@@ -110,19 +118,26 @@ def cluster_prototypes(prototypes: np.ndarray, clusters: int, *, dims: int, whit
     """
     pca = PCA(min(dims, len(prototypes) - 1, prototypes.shape[1]), whiten=whiten, svd_solver="full")
     reduced = pca.fit_transform(prototypes)
-    return KMeans(clusters, n_init=n_init, random_state=seed).fit_predict(reduced).astype(np.int64) + 1, pca
+    return KMeans(clusters, n_init=n_init, random_state=seed).fit_predict(reduced).astype(
+        np.int64
+    ) + 1, pca
 
 
-def compute(run: Run, folder: Path) -> dict[str, Any]:
-    """From the base model to pseudo-labels for K = novel classes and K = over_clustering times that."""
+def compute(run: Context, folder: Path) -> dict[str, Any]:
+    """From the base model to pseudo-labels for K = novel classes and K = over_clustering times
+    that.
+    """
     images = _novel_maps(run, folder)
     used = images.index[images["status"] == "used"].tolist()
     largest = max(run.clusters.values())
     if len(used) < largest:
         raise InputError(
-            f"more clusters than images: K = {largest}, but only {len(used)} of {len(images)} novel images are left "
-            f"({(images['status'] == 'no_saliency').sum()} without saliency, {(images['status'] == 'below_min_area').sum()} below the area "
-            "limit). Use more images, lower clustering.min_area_fraction / min_area_pixels, or clustering.over_clustering."
+            f"more clusters than images: K = {largest}, but only {len(used)} of {len(images)} "
+            "novel images are left "
+            f"({(images['status'] == 'no_saliency').sum()} without saliency, "
+            f"{(images['status'] == 'below_min_area').sum()} below the area "
+            "limit). Use more images, lower clustering.min_area_fraction / min_area_pixels, or "
+            "clustering.over_clustering."
         )
     prototypes = _prototypes(run, folder, used)
     config, numbers = run.recipe.clustering, {}
@@ -130,11 +145,24 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
         save_file({"prototypes": torch.from_numpy(prototypes)}, folder / "prototypes.safetensors")
     for k in sorted(set(run.clusters.values())):
         cluster = partial(
-            cluster_prototypes, prototypes, k, dims=config.pca_dims, whiten=config.whiten, n_init=config.n_init, seed=run.seed
+            cluster_prototypes,
+            prototypes,
+            k,
+            dims=config.pca_dims,
+            whiten=config.whiten,
+            n_init=config.n_init,
+            seed=run.seed,
         )
-        assigned, pca = run.runtime.from_main(cluster)  # once: machines that round otherwise might number the clusters otherwise
-        images[f"cluster_{k}"] = pd.Series(assigned, index=used).reindex(images.index).astype("Int64")
-        numbers = {"pca_dims": int(pca.n_components_), "explained_variance": float(pca.explained_variance_ratio_.sum())}
+        assigned, pca = run.runtime.from_main(
+            cluster
+        )  # once: machines that round otherwise might number the clusters otherwise
+        images[f"cluster_{k}"] = (
+            pd.Series(assigned, index=used).reindex(images.index).astype("Int64")
+        )
+        numbers = {
+            "pca_dims": int(pca.n_components_),
+            "explained_variance": float(pca.explained_variance_ratio_.sum()),
+        }
         shares = zip(run.runtime.shard(used), run.runtime.shard(assigned.tolist()), strict=True)
         run.runtime.map(partial(_write_pseudo_label, run, folder, k), shares)
     if run.runtime.is_main:
@@ -148,25 +176,40 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
     }
 
 
-def _novel_maps(run: Run, folder: Path) -> pd.DataFrame:
+def _novel_maps(run: Context, folder: Path) -> pd.DataFrame:
     """Base-class removal and the area rule: one row a novel image, with its area and status."""
     config = run.recipe.clustering
     saliency_ids = [i for i in run.splits.novel if run.data.saliency(i) is not None]
     rows: list[tuple[str, int, float]] = []
-    for ids, logits in predict(run, load_model(run, "base"), saliency_ids, run.views.size, "base-class removal"):
+    for ids, logits in predict(
+        run, load_model(run, "base"), saliency_ids, run.views.size, "base-class removal"
+    ):
         base_preds = confident_base(logits, config.base_confidence).cpu().numpy()
         guesses = (logits.argmax(1) > 0).to(torch.uint8).cpu().numpy()
-        rows += run.runtime.map(partial(_write_novel_map, run, folder), zip(ids, base_preds, guesses, strict=True))
-    images = pd.DataFrame(index=pd.Index(run.splits.novel, name="id"), columns=["area", "share"], dtype=float)
+        rows += run.runtime.map(
+            partial(_write_novel_map, run, folder), zip(ids, base_preds, guesses, strict=True)
+        )
+    images = pd.DataFrame(
+        index=pd.Index(run.splits.novel, name="id"), columns=["area", "share"], dtype=float
+    )
     images["status"] = "no_saliency"
     for i, area, share in run.runtime.gather(rows):
         large = area > config.min_area_pixels and share > config.min_area_fraction
-        images.loc[i, ["area", "share", "status"]] = [area, share, "used" if large else "below_min_area"]
+        images.loc[i, ["area", "share", "status"]] = [
+            area,
+            share,
+            "used" if large else "below_min_area",
+        ]
     return images
 
 
-def _write_novel_map(run: Run, folder: Path, found: tuple[str, np.ndarray, np.ndarray]) -> tuple[str, int, float]:
-    """Write what is known of one image at its own size; its id, and pixels and share of its novel mask."""
+def _write_novel_map(
+    run: Context, folder: Path, found: tuple[str, np.ndarray, np.ndarray]
+) -> tuple[str, int, float]:
+    """Write what is known of one image at its own size.
+
+    Its id, and pixels and share of its novel mask.
+    """
     image_id, small, guess = found
     config, salient = run.recipe.clustering, run.data.saliency(image_id)
     assert salient is not None
@@ -181,7 +224,7 @@ def _write_novel_map(run: Run, folder: Path, found: tuple[str, np.ndarray, np.nd
     return image_id, int(novel_map.sum()), float(novel_map.mean())
 
 
-def _write_pseudo_label(run: Run, folder: Path, clusters: int, found: tuple[str, int]) -> None:
+def _write_pseudo_label(run: Context, folder: Path, clusters: int, found: tuple[str, int]) -> None:
     image_id, cluster = found
     base_pred = read_labels(folder / "base_pred" / f"{image_id}.png")
     novel_map = read_labels(folder / "novel_map" / f"{image_id}.png") > 0
@@ -192,17 +235,25 @@ def _write_pseudo_label(run: Run, folder: Path, clusters: int, found: tuple[str,
 
 
 @torch.inference_mode()
-def _prototypes(run: Run, folder: Path, used: list[str]) -> np.ndarray:
-    """float32 [N, C]: one prototype a used image, from the deepest stage of the ImageNet encoder."""
+def _prototypes(run: Context, folder: Path, used: list[str]) -> np.ndarray:
+    """One prototype a used image, from the ImageNet encoder's deepest stage: float32 [N, C]."""
     runtime, views = run.runtime, run.views
-    encoder: nn.Module = nn.Identity() if views.channels else runtime.prepare(Encoder(run.recipe.model).eval())
+    encoder: nn.Module = (
+        nn.Identity() if views.channels else runtime.prepare(Encoder(run.recipe.model).eval())
+    )
     deepest = (views.channels or encoder.channels)[-1]  # type: ignore[index]
     found: list[tuple[str, np.ndarray]] = []
     for ids, inputs in views.clean(runtime.shard(used), run.recipe.compute.inference_batch):
         with runtime.autocast():
             features = encoder(runtime.to_device(inputs))[:, -deepest:]
-        weights = np.stack(runtime.map(partial(_pooling_weights, folder, views.size, features.shape[-2:]), ids))
-        found += zip(ids, masked_prototype(features, runtime.to_device(torch.from_numpy(weights))).cpu().numpy(), strict=True)
+        weights = np.stack(
+            runtime.map(partial(_pooling_weights, folder, views.size, features.shape[-2:]), ids)
+        )
+        found += zip(
+            ids,
+            masked_prototype(features, runtime.to_device(torch.from_numpy(weights))).cpu().numpy(),
+            strict=True,
+        )
     by_id = dict(runtime.gather(found))
     return np.stack([by_id[i] for i in used])
 

@@ -1,4 +1,5 @@
-"""Stage 4, entropy ranking: novel images into clean and unclean by the entropy of the basic model (section 9).
+"""Stage 4, entropy ranking: novel images into clean and unclean by the entropy of the basic model
+(section 9).
 
 In: ``basic_oc`` and its pseudo-labels.
 Out: ``ranking.csv``: id, cluster, entropy (ascending), split.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,9 @@ from torch import Tensor, nn
 
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.inference import load_model, predict
-from ncdss_lib.stages.clustering import images_table, read_pseudo_label, used_images
-
-if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
+from ncdss_lib.method.clustering import images_table, read_pseudo_label, used_images
+from ncdss_lib.method.context import Context
+from ncdss_lib.method.inference import load_model, predict
 
 
 def entropy_map(logits: Tensor) -> Tensor:
@@ -39,40 +38,59 @@ def entropy_map(logits: Tensor) -> Tensor:
 
 
 def region_entropy(logits: Tensor, region: Tensor) -> Tensor:
-    """Score of an image: mean entropy over its pseudo-novel region. No other pixel is looked at: a region is a fifth of a typical image.
+    """Score of an image: mean entropy over its pseudo-novel region. No other pixel is looked at: a
+    region is a fifth of a typical image.
 
     Args:
         logits: float [B, C, H, W].
         region: bool [B, H, W].
 
     Returns:
-        float [B]; infinite where the region is empty, so that such an image is unclean (the published NaN has no place in an order).
+        float [B]; infinite where the region is empty, so that such an image is unclean (the
+        published NaN has no place in an order).
     """
-    pixels = [image[where] for image, where in zip(logits.permute(0, 2, 3, 1), region, strict=True)]  # each [n, C]
-    return torch.stack([entropy_map(inside).mean() if len(inside) else logits.new_tensor(math.inf) for inside in pixels])
+    pixels = [
+        image[where] for image, where in zip(logits.permute(0, 2, 3, 1), region, strict=True)
+    ]  # each [n, C]
+    return torch.stack(
+        [
+            entropy_map(inside).mean() if len(inside) else logits.new_tensor(math.inf)
+            for inside in pixels
+        ]
+    )
 
 
-def split_clean(entropy: np.ndarray, clusters: np.ndarray, share: float, per: Literal["dataset", "cluster"]) -> np.ndarray:
+def split_clean(
+    entropy: np.ndarray, clusters: np.ndarray, share: float, per: Literal["dataset", "cluster"]
+) -> np.ndarray:
     """Which images are clean: the ``share`` of lowest entropy.
 
     Args:
         entropy: float [N].
         clusters: int [N].
-        per: rank all images together (published), or each cluster by itself (ours, because a global ranking empties whole clusters).
+        per: rank all images together (published), or each cluster by itself (ours, because a global
+            ranking empties whole clusters).
 
     Returns:
-        bool [N]; int(N * share) are True (of each group, rounded half up where the groups are clusters). Infinite entropy is never clean.
+        bool [N]; int(N * share) are True (of each group, rounded half up where the groups are
+        clusters). Infinite entropy is never clean.
     """
     clean = np.zeros(len(entropy), bool)
-    groups = [np.arange(len(entropy))] if per == "dataset" else [np.flatnonzero(clusters == k) for k in np.unique(clusters)]
+    groups = (
+        [np.arange(len(entropy))]
+        if per == "dataset"
+        else [np.flatnonzero(clusters == k) for k in np.unique(clusters)]
+    )
     for group in groups:
         count = int(len(group) * share) if per == "dataset" else int(len(group) * share + 0.5)
         clean[group[np.argsort(entropy[group], kind="stable")[:count]]] = True
     return clean & np.isfinite(entropy)
 
 
-def image_entropies(run: Run, model: nn.Module, ids: Sequence[str]) -> dict[str, float]:
-    """Entropy score of each image under a model, over the regions of its over-clustered pseudo-label."""
+def image_entropies(run: Context, model: nn.Module, ids: Sequence[str]) -> dict[str, float]:
+    """Entropy score of each image under a model, over the regions of its over-clustered
+    pseudo-label.
+    """
     clusters, first, size = run.clusters["eums"], 1 + run.labels.num_base, run.views.size
     found: list[tuple[str, float]] = []
 
@@ -86,15 +104,19 @@ def image_entropies(run: Run, model: nn.Module, ids: Sequence[str]) -> dict[str,
     return dict(run.runtime.gather(found))
 
 
-def compute(run: Run, folder: Path) -> dict[str, Any]:
+def compute(run: Context, folder: Path) -> dict[str, Any]:
     """Rank the novel images with ``basic_oc``."""
     config, clusters = run.recipe.entropy_ranking, run.clusters["eums"]
     used = used_images(run.folder / "clustering")
     entropies = image_entropies(run, load_model(run, "basic_oc"), used)
     ranking = pd.DataFrame(index=pd.Index(used, name="id"))
-    ranking["cluster"] = images_table(run.folder / "clustering").loc[used, f"cluster_{clusters}"].astype(int)
+    ranking["cluster"] = (
+        images_table(run.folder / "clustering").loc[used, f"cluster_{clusters}"].astype(int)
+    )
     ranking["entropy"] = [entropies[i] for i in used]
-    clean = split_clean(ranking["entropy"].to_numpy(), ranking["cluster"].to_numpy(), config.clean_share, config.per)
+    clean = split_clean(
+        ranking["entropy"].to_numpy(), ranking["cluster"].to_numpy(), config.clean_share, config.per
+    )
     clean |= not config.enabled
     ranking["split"] = np.where(clean, "clean", "unclean")
     if run.runtime.is_main:

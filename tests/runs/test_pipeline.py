@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ncdss_lib.data.masks import read_labels, resize_labels
-from ncdss_lib.inference import load_model
-from ncdss_lib.pipeline import STAGES, Run
+from ncdss_lib.method.inference import load_model
+from ncdss_lib.runs.pipeline import STAGES, Run
 from ncdss_lib.recipes import flatten, load_recipe
-from ncdss_lib.stages import clustering, eums
+from ncdss_lib.method import clustering, eums
 from ncdss_lib.system.errors import InputError, RunError
 from ncdss_lib.system.folders import read_json
 from tests.conftest import TINY_PAPER, opened

@@ -1,4 +1,5 @@
-"""Stage 1, base training: supervised segmentation of the base classes (method reference, section 3).
+"""Stage 1, base training: supervised segmentation of the base classes (method reference, section
+3).
 
 In: images with a base class and their ground truth, novel classes hidden as background.
 Out: ``base.safetensors``, ``base_history.csv``.
@@ -8,24 +9,27 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ncdss_lib.data.dataset import read_truth
-from ncdss_lib.data.views import Source
-from ncdss_lib.metrics import score
-from ncdss_lib.runtime import Batches
-from ncdss_lib.stages.evaluation import confusions
-from ncdss_lib.training import Losses, fit, pixel_cross_entropy
-
-if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
+from ncdss_lib.data.loading import Source
+from ncdss_lib.method.context import Context
+from ncdss_lib.method.evaluation import confusions
+from ncdss_lib.method.metrics import score
+from ncdss_lib.method.training_loop import Losses, fit, pixel_cross_entropy
+from ncdss_lib.system.distributed import Batches
 
 
-def compute(run: Run, folder: Path) -> dict[str, Any]:
+def compute(run: Context, folder: Path) -> dict[str, Any]:
     """Train the base model with 1 + B outputs."""
     config = run.recipe.base_training
     model = run.new_segmenter(0, seed=run.seed)
-    labelled = Source("base_train", run.splits.base_train, partial(read_truth, run.data, run.labels, hide_novel=True), config.batch_size)
+    labelled = Source(
+        "base_train",
+        run.splits.base_train,
+        partial(read_truth, run.data, run.labels, hide_novel=True),
+        config.batch_size,
+    )
 
     def step_loss(model: Any, batches: Batches, epoch: int) -> Losses:
         batch = batches["base_train"]
@@ -36,7 +40,10 @@ def compute(run: Run, folder: Path) -> dict[str, Any]:
 
     def miou(model: Any) -> float:
         """Over background and base classes, on the validation images that hold a base class."""
-        return score(confusions(run, model, run.views.size, base_val).total, run.labels).all_miou or 0.0
+        return (
+            score(confusions(run, model, run.views.size, base_val).total, run.labels).all_miou
+            or 0.0
+        )
 
     fit(run, "base", model, [labelled], step_loss, config, folder, validate=miou)
     return {"images": len(labelled.ids), "epochs": config.epochs}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ncdss_lib.models.teacher import ema_update, hard_pseudo_labels, make_teacher, settle_disputes
+from ncdss_lib.method.mean_teacher import ema_update, hard_pseudo_labels, make_teacher, settle_disputes
 
 
 def network(seed: int) -> nn.Module:

@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.data.views import LoadEpoch, Source
+from ncdss_lib.data.loading import LoadEpoch, Source
+from ncdss_lib.method.context import Context
 from ncdss_lib.recipes import Training
-from ncdss_lib.runtime import Batches, Runtime, sum_over_processes, world_size
+from ncdss_lib.system.distributed import Batches, Runtime, sum_over_processes, world_size
 from ncdss_lib.system.errors import InputError, RunError
-
-if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is recorded
 StepLoss = Callable[[Any, Batches, int], Losses]  # (network, batches by source name, epoch)
@@ -53,7 +51,8 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor | None = N
     Returns:
         Scalar; 0 when every pixel is ignored.
     """
-    # In NCHW, as the softmax over classes wants it: cheaper to change now than at the target's size.
+    # In NCHW, as the softmax over classes wants it: cheaper to change now than at the target's
+    # size.
     logits = logits.float().contiguous()
     logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction="sum")
@@ -63,7 +62,7 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor | None = N
 
 
 def fit(
-    run: Run,
+    run: Context,
     name: str,
     model: nn.Module,
     sources: Sequence[Source],
@@ -75,17 +74,21 @@ def fit(
     before_epoch: Callable[[int, Any], None] | None = None,
     validate: Callable[[Any], float] | None = None,
 ) -> None:
-    """Train ``model`` in place; leave ``NAME.safetensors`` (last epoch), ``NAME_best.safetensors`` and ``NAME_history.csv``.
+    """Train ``model`` in place; leave ``NAME.safetensors`` (last epoch), ``NAME_best.safetensors``
+    and ``NAME_history.csv``.
 
-    Every random choice depends only on (seed, epoch, step), and a checkpoint is kept after each epoch until the stage is done: an
-    interrupted training goes on from there and ends with the same weights.
+    Every random choice depends only on (seed, epoch, step), and a checkpoint is kept after each
+    epoch until the stage is done: an interrupted training goes on from there and ends with the same
+    weights.
 
     Args:
         sources: lists of images; each step takes one batch from each.
         step_loss: (model, batches by source name, epoch) -> losses; ``loss`` is minimised.
         extra: further modules to keep in checkpoints (the teacher).
-        before_epoch: called with (epoch, model) before each epoch, also for the epochs of a resumed run that are over.
-        validate: called after each epoch when the config tracks or selects the best one; the highest value is kept as best.
+        before_epoch: called with (epoch, model) before each epoch, also for the epochs of a resumed
+            run that are over.
+        validate: called after each epoch when the config tracks or selects the best one; the
+            highest value is kept as best.
 
     Raises:
         RunError: a loss is not finite.
@@ -104,17 +107,32 @@ def fit(
     network, optimizer = runtime.setup(model, optimizer)
     history: list[dict[str, float]] = state["history"]
     load_epoch = run.views.train_loader(sources)
-    progress = tqdm(total=config.epochs, initial=state["epoch"], desc=f"train {name}", unit="epoch", disable=not runtime.is_main)
+    progress = tqdm(
+        total=config.epochs,
+        initial=state["epoch"],
+        desc=f"train {name}",
+        unit="epoch",
+        disable=not runtime.is_main,
+    )
     for epoch in range(config.epochs):
         if before_epoch:
             before_epoch(epoch, model)
         if epoch < state["epoch"]:
             continue
-        _check_lists(name, sources, config, epoch, least=runtime.world_size * (2 if run.recipe.model.head == "aspp" else 1))
-        means = train_epoch(runtime, network, optimizer, sources, load_epoch, step_loss, config, run.seed, epoch)
+        _check_lists(
+            name,
+            sources,
+            config,
+            epoch,
+            least=runtime.world_size * (2 if run.recipe.model.head == "aspp" else 1),
+        )
+        means = train_epoch(
+            runtime, network, optimizer, sources, load_epoch, step_loss, config, run.seed, epoch
+        )
         if not all(math.isfinite(value) for value in means.values()):
             raise RunError(
-                f"{name}: a loss is not finite in epoch {epoch} ({means}). Lower {_section(config)}.lr (now {config.lr}) "
+                f"{name}: a loss is not finite in epoch {epoch} ({means}). Lower "
+                f"{_section(config)}.lr (now {config.lr}) "
                 "and run again; earlier stages are kept."
             )
         for module in modules.values():
@@ -128,7 +146,13 @@ def fit(
         if runtime.is_main:
             weights = {key: module.state_dict() for key, module in modules.items()}
             temporary = checkpoint.with_suffix(".tmp")
-            kept = {"epoch": epoch + 1, "history": history, "best": state["best"], "optimizer": optimizer.state_dict(), "modules": weights}
+            kept = {
+                "epoch": epoch + 1,
+                "history": history,
+                "best": state["best"],
+                "optimizer": optimizer.state_dict(),
+                "modules": weights,
+            }
             torch.save(kept, temporary)
             temporary.replace(checkpoint)
         progress.set_postfix(loss=f"{means['loss']:.3f}")
@@ -144,7 +168,8 @@ def fit(
 
 
 def make_optimizer(model: Any, config: Training, *, fused: bool = False) -> torch.optim.SGD:
-    """SGD with a learning rate for the head and one for the encoder, each kept as ``base_lr`` in its group.
+    """SGD with a learning rate for the head and one for the encoder, each kept as ``base_lr`` in
+    its group.
 
     Args:
         model: a network with ``head`` and ``encoder``; parameters without gradient are left out.
@@ -155,11 +180,15 @@ def make_optimizer(model: Any, config: Training, *, fused: bool = False) -> torc
         parameters = [p for p in module.parameters() if p.requires_grad]
         if parameters:
             groups.append({"params": parameters, "lr": lr, "base_lr": lr})
-    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused)
+    return torch.optim.SGD(
+        groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
+    )
 
 
 def read_history(folder: Path, name: str) -> pd.DataFrame:
-    """What :func:`fit` recorded, a row an epoch: mean losses, and ``val_miou`` where epochs were scored."""
+    """What :func:`fit` recorded, a row an epoch: mean losses, and ``val_miou`` where epochs were
+    scored.
+    """
     return pd.read_csv(folder / f"{name}_history.csv")
 
 
@@ -186,14 +215,21 @@ def train_epoch(
     Returns:
         ``steps``, and the mean of each loss over steps and processes.
     """
-    steps = config.steps_per_epoch or min(len(source.ids) // source.batch_size for source in sources)
+    steps = config.steps_per_epoch or min(
+        len(source.ids) // source.batch_size for source in sources
+    )
     orders = {source.name: source.batches(seed, epoch, steps) for source in sources}
-    plan = [{name: runtime.shard(batches[step]) for name, batches in orders.items()} for step in range(steps)]
+    plan = [
+        {name: runtime.shard(batches[step]) for name, batches in orders.items()}
+        for step in range(steps)
+    ]
     sums: dict[str, Tensor] = {}
     network.train()
     for step, batches in enumerate(runtime.prefetch(load_epoch(plan, seed, epoch))):
         torch.manual_seed(_step_seed(seed, epoch, step, runtime.rank))
-        factor = learning_rate_factor(config, epoch, (epoch * steps + step) / (config.epochs * steps))
+        factor = learning_rate_factor(
+            config, epoch, (epoch * steps + step) / (config.epochs * steps)
+        )
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         with runtime.autocast():  # also for networks that are not set up: a teacher
@@ -202,7 +238,13 @@ def train_epoch(
         runtime.fabric.backward(losses["loss"])
         optimizer.step()
         sums = {key: value.detach() + sums.get(key, 0) for key, value in losses.items()}
-    return {"steps": steps, **{key: runtime.sum(value).item() / steps / runtime.world_size for key, value in sums.items()}}
+    return {
+        "steps": steps,
+        **{
+            key: runtime.sum(value).item() / steps / runtime.world_size
+            for key, value in sums.items()
+        },
+    }
 
 
 def _step_seed(*parts: int) -> int:
@@ -210,30 +252,44 @@ def _step_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def _check_lists(name: str, sources: Sequence[Source], config: Training, epoch: int, least: int) -> None:
+def _check_lists(
+    name: str, sources: Sequence[Source], config: Training, epoch: int, least: int
+) -> None:
     """Refuse lists that cannot fill a batch; they may have shrunk since the last epoch."""
     section = _section(config)
     for source in sources:
         if source.batch_size < least:
             raise InputError(
-                f"{name}: {section}.batch_size={source.batch_size} is too small: batch-norm needs at least {least} images a step "
+                f"{name}: {section}.batch_size={source.batch_size} is too small: batch-norm needs "
+                f"at least {least} images a step "
                 "over all processes. Set it higher, or use fewer processes."
             )
         if not source.ids:
-            raise InputError(f"{name}: the list {source.name!r} is empty in epoch {epoch}. Use more images, or other clean shares.")
+            raise InputError(
+                f"{name}: the list {source.name!r} is empty in epoch {epoch}. Use more images, or "
+                "other clean shares."
+            )
         if len(source.ids) < source.batch_size and config.steps_per_epoch is None:
             raise InputError(
-                f"{name}: the list {source.name!r} has {len(source.ids)} images, fewer than one batch of {source.batch_size}. "
+                f"{name}: the list {source.name!r} has {len(source.ids)} images, fewer than one "
+                f"batch of {source.batch_size}. "
                 f"Set {section}.batch_size lower or {section}.steps_per_epoch to a number."
             )
 
 
-def _save(run: Run, modules: dict[str, nn.Module], folder: Path, name: str, suffix: str) -> None:
+def _save(
+    run: Context, modules: dict[str, nn.Module], folder: Path, name: str, suffix: str
+) -> None:
     if run.runtime.is_main:
         for key, module in modules.items():
             stem = name if key == "model" else f"{name}_{key}"
-            safetensors.torch.save_file({n: t.contiguous() for n, t in module.state_dict().items()}, folder / f"{stem}{suffix}.safetensors")
+            safetensors.torch.save_file(
+                {n: t.contiguous() for n, t in module.state_dict().items()},
+                folder / f"{stem}{suffix}.safetensors",
+            )
 
 
 def _section(config: Training) -> str:
-    return {"BaseTraining": "base_training", "BasicFramework": "basic_framework", "EUMS": "eums"}[type(config).__name__]
+    return {"BaseTraining": "base_training", "BasicFramework": "basic_framework", "EUMS": "eums"}[
+        type(config).__name__
+    ]

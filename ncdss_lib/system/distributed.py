@@ -1,7 +1,8 @@
 """Devices, precision and processes, behind one object, so that the loops of the stages stay plain.
 
-Lightning Fabric does the work: it starts nothing by itself, reads torchrun's environment, and turns the same loop into mixed
-precision or DDP. (Accelerate would do as well; Fabric keeps its state in one explicit object rather than in environment variables.)
+Lightning Fabric does the work: it starts nothing by itself, reads torchrun's environment, and turns
+the same loop into mixed precision or DDP. (Accelerate would do as well; Fabric keeps its state in
+one explicit object rather than in environment variables.)
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from ncdss_lib.recipes import Compute
 from ncdss_lib.system.errors import InputError, NCDSSError
 from ncdss_lib.system.folders import write_json
 
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # report.json says what it would announce
+logging.getLogger("lightning_fabric").setLevel(
+    logging.WARNING
+)  # report.json says what it would announce
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -37,15 +40,16 @@ Batches = dict[str, dict[str, Tensor]]  # source name -> what its views hold
 
 
 class Runtime:
-    """One process of a run: alone, or one of those that torchrun started, on one machine or several.
+    """One process of a run: alone, or one of those that torchrun started, on one machine or
+    several.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
         compute: precision, memory format, compilation.
 
     Raises:
-        InputError: ``cuda`` is asked for and there is none, or too few for the processes of this machine; or the machines run
-            different numbers of processes.
+        InputError: ``cuda`` is asked for and there is none, or too few for the processes of this
+            machine; or the machines run different numbers of processes.
     """
 
     def __init__(self, device: str = "auto", compute: Compute | None = None) -> None:
@@ -53,29 +57,37 @@ class Runtime:
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"unknown device {device!r}: choose auto, cpu or cuda (--device).")
         if device == "cuda" and not torch.cuda.is_available():
-            raise InputError("--device cuda: PyTorch sees no CUDA device here. Use --device cpu, or check the driver with nvidia-smi.")
+            raise InputError(
+                "--device cuda: PyTorch sees no CUDA device here. Use --device cpu, or check the "
+                "driver with nvidia-smi."
+            )
         accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-        bf16 = compute.precision == "bf16" or (compute.precision == "auto" and _multiplies_bf16(accelerator))
+        bf16 = compute.precision == "bf16" or (
+            compute.precision == "auto" and _multiplies_bf16(accelerator)
+        )
         world = int(os.environ.get("WORLD_SIZE", "1"))
         local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
         if world % local:
             raise InputError(
-                f"{world} processes in all are no multiple of the {local} on this machine: start torchrun with the same "
+                f"{world} processes in all are no multiple of the {local} on this machine: start "
+                "torchrun with the same "
                 "--nproc-per-node on every machine."
             )
         if accelerator == "cuda" and local > torch.cuda.device_count():
             raise InputError(
-                f"{local} processes on this machine, but PyTorch sees {torch.cuda.device_count()} CUDA device(s): start torchrun with "
+                f"{local} processes on this machine, but PyTorch sees {torch.cuda.device_count()} "
+                "CUDA device(s): start torchrun with "
                 f"--nproc-per-node {torch.cuda.device_count()}, or use --device cpu."
             )
         self.fabric = Fabric(
             accelerator=accelerator,
             devices=local,
             num_nodes=world // local,
-            # torchrun's variables alone decide: Fabric by itself would also act upon those of a SLURM allocation.
+            # torchrun's variables alone decide: Fabric by itself would also act upon those of a
+            # SLURM allocation.
             plugins=TorchElasticEnvironment() if world > 1 else LightningEnvironment(),
-            # Buffers are synchronised by us (sync_buffers): DDP's own broadcast writes into batch-norm buffers between the forwards
-            # of one step, which breaks the backward pass.
+            # Buffers are synchronised by us (sync_buffers): DDP's own broadcast writes into
+            # batch-norm buffers between the forwards of one step, which breaks the backward pass.
             strategy=DDPStrategy(broadcast_buffers=False) if world > 1 else "auto",
             precision="bf16-mixed" if bf16 else "32-true",
         )
@@ -83,7 +95,8 @@ class Runtime:
         self.precision = "bf16" if bf16 else "tf32" if compute.precision == "tf32" else "fp32"
         self.device: torch.device = self.fabric.device
         if accelerator == "cuda":
-            # The shapes of a training never change, so cuDNN may try its algorithms once and keep the fastest.
+            # The shapes of a training never change, so cuDNN may try its algorithms once and keep
+            # the fastest.
             torch.backends.cudnn.benchmark = True
             torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
@@ -94,8 +107,17 @@ class Runtime:
     def describe(self) -> dict[str, Any]:
         """The ``device`` entry of report.json."""
         cuda = self.device.type == "cuda"
-        name = torch.cuda.get_device_name(self.device) if cuda else platform.processor() or platform.machine()
-        return {"type": self.device.type, "name": name, "processes": self.world_size, "precision": self.precision}
+        name = (
+            torch.cuda.get_device_name(self.device)
+            if cuda
+            else platform.processor() or platform.machine()
+        )
+        return {
+            "type": self.device.type,
+            "name": name,
+            "processes": self.world_size,
+            "precision": self.precision,
+        }
 
     def prepare(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, channels-last."""
@@ -103,13 +125,17 @@ class Runtime:
         return module.to(memory_format=torch.channels_last) if self._channels_last else module
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-        """The training form of a prepared model and its optimiser: autocast, DDP, optionally compiled."""
+        """The training form of a prepared model and its optimiser: autocast, DDP, optionally
+        compiled.
+        """
         return self.fabric.setup(self.compiled(model), optimizer, move_to_device=False)
 
     def compiled(self, model: nn.Module) -> Any:
-        """The compiled form of a network where the recipe asks for it: one graph for one shape, weights shared with ``model``.
+        """The compiled form of a network where the recipe asks for it: one graph for one shape,
+        weights shared with ``model``.
 
-        ``model`` itself stays as it is, for inference: other modes and shapes would be compiled anew.
+        ``model`` itself stays as it is, for inference: other modes and shapes would be compiled
+        anew.
         """
         return torch.compile(model, fullgraph=True, dynamic=False) if self._compile else model
 
@@ -121,7 +147,11 @@ class Runtime:
         return self.fabric.to_device(batch)
 
     def prefetch(self, batches: Iterable[Batches]) -> Iterator[Batches]:
-        """Batches on the device. On CUDA the next one is copied, from pinned memory by a stream of its own, while one is worked on."""
+        """Batches on the device.
+
+        On CUDA the next one is copied, from pinned memory by a stream of its own, while one is
+        worked on.
+        """
         if self.device.type != "cuda":
             yield from map(self.to_device, batches)
             return
@@ -140,7 +170,9 @@ class Runtime:
                 yield current
 
     def map(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
-        """``function`` of each item, in order, by threads: for reading and writing files while the device computes."""
+        """``function`` of each item, in order, by threads: for reading and writing files while the
+        device computes.
+        """
         return list(self._threads.map(function, items))
 
     @cached_property
@@ -160,9 +192,11 @@ class Runtime:
         return [item for share in everything for item in share]
 
     def from_main(self, function: Callable[[], T]) -> T:
-        """What ``function`` returns in the main process (anything that pickles), in all processes; the others do not call it.
+        """What ``function`` returns in the main process (anything that pickles), in all processes;
+        the others do not call it.
 
-        For what must not differ between processes, such as whether a file was there, or is best done once.
+        For what must not differ between processes, such as whether a file was there, or is best
+        done once.
         """
         return self.gather([function()] if self.is_main else [])[0]
 
@@ -177,8 +211,9 @@ class Runtime:
     def sync_buffers(self, module: nn.Module) -> None:
         """Average the floating-point buffers (batch-norm statistics) over processes.
 
-        Each process normalises its own shard and keeps its own running statistics; evaluation, checkpoints and teacher copies need
-        one set. Averaged in double precision, in which the frozen encoder's, equal everywhere, stay exactly what they are.
+        Each process normalises its own shard and keeps its own running statistics; evaluation,
+        checkpoints and teacher copies need one set. Averaged in double precision, in which the
+        frozen encoder's, equal everywhere, stay exactly what they are.
         """
         if self.world_size > 1:
             for buffer in module.buffers():
@@ -200,15 +235,21 @@ def world_size() -> int:
 
 
 def cores() -> int:
-    """CPU cores for this process: those of the machine that it may use, shared with the other processes of the run."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores for this process: those of the machine that it may use, shared with the other
+    processes of the run.
+    """
+    usable = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def report_failure(error: BaseException | None) -> None:
-    """Leave the message of a process that is about to end for torchrun's closing report; without torchrun, do nothing.
+    """Leave the message of a process that is about to end for torchrun's closing report; without
+    torchrun, do nothing.
 
-    The process that failed first must be the one that torchrun sees, since it then ends all others. Those only see a broken
+    The process that failed first must be the one that torchrun sees, since it then ends all others.
+    Those only see a broken
     connection, or the same wrong input: they wait a moment, in which they are normally ended.
     """
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
@@ -217,7 +258,13 @@ def report_failure(error: BaseException | None) -> None:
     known = isinstance(error, NCDSSError)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not (known and os.environ.get("RANK") == "0"):
         time.sleep(1 if known else 5)
-    write_json(Path(path), {"message": str(error) if known else f"{type(error).__name__}: {error}", "timestamp": int(time.time())})
+    write_json(
+        Path(path),
+        {
+            "message": str(error) if known else f"{type(error).__name__}: {error}",
+            "timestamp": int(time.time()),
+        },
+    )
 
 
 def _multiplies_bf16(accelerator: str) -> bool:

@@ -6,34 +6,32 @@ manifest of everything that it was made from; it is made again only when that ch
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from ncdss_lib import __version__
 from ncdss_lib.data import open_dataset
 from ncdss_lib.data.dataset import SegmentationData, read_truth
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.splits import Splits, label_space, make_splits
-from ncdss_lib.data.views import VIEW_NAMES, FeatureViews, ImageViews, Views, feature_cache_key, load_view
+from ncdss_lib.models.cached_features import VIEW_NAMES, FeatureViews, feature_cache_key, load_view
+from ncdss_lib.data.loading import ImageViews, Views
 from ncdss_lib.models.encoders import Encoder, weights_stamp
-from ncdss_lib.models.feature_cache import FeatureCache, build_cache
+from ncdss_lib.models.cached_features import FeatureCache, build_cache
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training, load_recipe
-from ncdss_lib.runtime import Runtime
-from ncdss_lib.stages import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation
+from ncdss_lib.system.distributed import Runtime
+from ncdss_lib.method.context import Context
+from ncdss_lib.method import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation
 from ncdss_lib.system.errors import InputError, RunError, did_you_mean
 from ncdss_lib.system.folders import (
     cache_root,
@@ -45,7 +43,7 @@ from ncdss_lib.system.folders import (
     read_json,
     runs_root,
     write_json,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Stage:
         after: stages whose artefacts it reads.
     """
 
-    compute: Callable[[Run, Path], dict[str, Any]]
+    compute: Callable[[Context, Path], dict[str, Any]]
     after: tuple[str, ...]
 
 
@@ -75,95 +73,20 @@ _ALL = STAGES | OPTIONAL
 _NEUTRAL = {"workers"}  # fields of recipe.data that say how fast, not what
 
 
-class Run:
-    """One run of the pipeline.
+class Run(Context):
+    """One run of the pipeline: a context, and which of its stages are done.
 
     Attributes:
-        data, fold, seed, recipe, folder: what is run, and where its artefacts are.
-        labels, splits, views, runtime: derived, made when first used.
+        skipped: stage -> whether it was done before; of the stages that were asked for.
     """
 
     def __init__(self, data: SegmentationData, fold: int, seed: int, recipe: Recipe, folder: Path, device: str = "auto") -> None:
-        self.data, self.fold, self.seed, self.recipe, self.folder = data, fold, seed, recipe, folder
-        self.labels = label_space(data, fold)
-        self.splits: Splits = make_splits(data, self.labels, base_list=recipe.data.base_list)
-        _check_selection(data, self.labels, recipe)
-        self._device = device
+        super().__init__(data, fold, seed, recipe, folder, device)
         self.skipped: dict[str, bool] = {}
 
     def stages(self) -> list[str]:
         """The stages that this run's recipe asks for, in order."""
         return [*STAGES, *(name for name in OPTIONAL if getattr(self.recipe, name).enabled)]
-
-    @cached_property
-    def runtime(self) -> Runtime:
-        return Runtime(self._device, self.recipe.compute)
-
-    @cached_property
-    def views(self) -> Views:
-        """Where inputs come from; with cached features the cache is built here, once for all folds and seeds."""
-        config, model = self.recipe.data, self.recipe.model
-        if config.features == "online":
-            return ImageViews(self.data, config)
-        folder = build_cache(
-            cache_root() / "features",
-            feature_cache_key(self.data, config, model),
-            {view: [*self.data.train_ids, *(self.data.val_ids if view == "clean" else ())] for view in VIEW_NAMES},
-            lambda view, i: load_view(self.data, config, view, i),
-            lambda: Encoder(model),
-            self.runtime,
-            self.recipe.compute.inference_batch,
-        )
-        return FeatureViews(FeatureCache(folder), self.data, config)
-
-    def with_settings(self, section: str, **fields: Any) -> Run:
-        """The same run, folder and all, with other values of some fields of one section of the recipe."""
-        settings = getattr(self.recipe, section).model_copy(update=fields)
-        variant = copy.copy(self)
-        variant.recipe = self.recipe.model_copy(update={section: settings})
-        return variant
-
-    @property
-    def clusters(self) -> dict[str, int]:
-        """K of each fine-tuned model."""
-        novel = self.labels.num_novel
-        over = self.recipe.clustering.num_clusters or novel * self.recipe.clustering.over_clustering
-        return {"basic": novel, "basic_oc": over, "eums": over}
-
-    def new_segmenter(self, clusters: int, *, seed: int) -> Segmenter:
-        """A fresh network with 1 + B + clusters outputs, on the run's kind of input and device."""
-        channels = sum(self.views.channels) if self.views.channels else None
-        model = build_segmenter(self.recipe.model, 1 + self.labels.num_base + clusters, feature_channels=channels, seed=seed)
-        return self.runtime.prepare(model)  # type: ignore[return-value]
-
-    def truth(self, image_id: str, *, hide_novel: bool = False) -> np.ndarray:
-        """Ground truth of an image in contiguous ids, uint8 [H, W]; all 255 where nobody knows it (unlabelled images of one's own)."""
-        if not self.data.has_truth(image_id):
-            return np.full(self.data.image(image_id).shape[:2], IGNORE, np.uint8)
-        return read_truth(self.data, self.labels, image_id, hide_novel=hide_novel)
-
-    def training_config(self, model: str) -> Training:
-        """The section of the recipe by which ``base``, ``basic``, ``basic_oc`` or ``eums`` is trained."""
-        recipe = self.recipe
-        return {"base": recipe.base_training, "eums": recipe.eums}.get(model, recipe.basic_framework)
-
-    def weights(self, model: str, suffix: str | None = None, folder: Path | None = None) -> Path:
-        """The weights file of ``base``, ``basic``, ``basic_oc`` or ``eums``.
-
-        Args:
-            suffix: "" the last epoch, "_best" the best on validation, None what the recipe hands on.
-            folder: where it is; None is the folder of the stage that trains it.
-        """
-        stage = {"base": "base_training", "eums": "eums"}.get(model, "basic_framework")
-        config = self.training_config(model)
-        stem = "eums_teacher" if model == "eums" and self.recipe.eums.evaluates_teacher else model
-        if suffix is None:
-            suffix = "_best" if config.select == "best_val" else ""
-        return (folder or self.folder / stage) / f"{stem}{suffix}.safetensors"
-
-    def load_state(self, model: str) -> dict[str, torch.Tensor]:
-        """The weights of a trained model, as a plain state dict on the run's device."""
-        return load_file(self.weights(model), device=str(self.runtime.device))
 
     def key(self, stage: str) -> str:
         """The fingerprint of everything that a stage is made from: the data, its section of the recipe, the stages before it."""
@@ -293,17 +216,6 @@ class Run:
         return read_json(path)
 
 
-def _check_selection(data: SegmentationData, labels: LabelSpace, recipe: Recipe) -> None:
-    """Refuse to choose epochs by a score that does not exist."""
-    choosing = [stage for stage in ("base_training", "basic_framework", "eums") if getattr(recipe, stage).select == "best_val"]
-    presence, novel = data.presence(), set(labels.novel_ids)
-    if choosing and not any(novel.intersection(presence[i]) for i in data.val_ids):
-        raise InputError(
-            f"{', '.join(choosing)}: select=best_val chooses the epoch by the novel classes' IoU, but none of the {len(data.val_ids)} "
-            f"validation masks of {data.name} holds one. Set {' and '.join(f'--set {stage}.select=last' for stage in choosing)}."
-        )
-
-
 def run_folder(dataset: str, fold: int, recipe: str, seed: int, out: str | Path | None = None) -> Path:
     """``out``, or ``runs/DATASET/foldF/RECIPE/seedS`` of the project."""
     return Path(out) if out else runs_root() / dataset / f"fold{fold}" / recipe / f"seed{seed}"
@@ -312,7 +224,7 @@ def run_folder(dataset: str, fold: int, recipe: str, seed: int, out: str | Path 
 def open_run(
     dataset: str = "toyscenes", data_root: str | None = None, fold: int = 0, seed: int = 0, recipe: str = "laptop",
     out: str | None = None, overrides: Sequence[str] = (), device: str | None = None,
-) -> Run:  # fmt: skip
+) -> Run:
     """Open (or begin) a run. The arguments are the parameters of every notebook and the options of ``ncdss run``.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncdss_lib.stages.entropy_ranking import entropy_map, region_entropy, split_clean
+from ncdss_lib.method.entropy_ranking import entropy_map, region_entropy, split_clean
 
 
 def published_entropy(logits: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""Stage 6, evaluation: one pass a model, one confusion matrix, all scores from it (method reference, section 11).
+"""Stage 6, evaluation: one pass a model, one confusion matrix, all scores from it (method
+reference, section 11).
 
-In: the trained networks and the validation set; for the pseudo-labels, the masks of the unlabelled training images, which are used
-here and nowhere before.
-Out: ``confusion_MODEL.csv`` (rows truth, columns prediction), the same for one half of the images and at original size, and the scores in
-the manifest.
+In: the trained networks and the validation set; for the pseudo-labels, the masks of the unlabelled
+training images, which are used here and nowhere before.
+Out: ``confusion_MODEL.csv`` (rows truth, columns prediction), the same for one half of the images
+and at original size, and the scores in the manifest.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,15 +22,14 @@ import torch
 
 from ncdss_lib.data.label_space import LabelSpace
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.inference import load_model, predict
-from ncdss_lib.metrics import Scores, confusion_matrix, match_clusters, score, score_held_out, score_matched
+from ncdss_lib.method.cluster_matching import match_clusters
+from ncdss_lib.method.clustering import read_pseudo_label, used_images
+from ncdss_lib.method.context import Context
+from ncdss_lib.method.entropy_ranking import read_ranking
+from ncdss_lib.method.inference import load_model, predict
+from ncdss_lib.method.metrics import Scores, confusion_matrix, score, score_held_out, score_matched
+from ncdss_lib.method.training_loop import read_history
 from ncdss_lib.models.segmenter import Segmenter
-from ncdss_lib.stages.clustering import read_pseudo_label, used_images
-from ncdss_lib.stages.entropy_ranking import read_ranking
-from ncdss_lib.training import read_history
-
-if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
 
 RULES = ("published", "hungarian", "argmax_iou", "majority")
 MODELS = ("base", "basic", "basic_oc", "eums")
@@ -37,11 +37,14 @@ MODELS = ("base", "basic", "basic_oc", "eums")
 
 @dataclass(frozen=True)
 class Confusions:
-    """Counts of one model over the validation images, int64, truth by prediction; every score follows from them.
+    """Counts of one model over the validation images, int64, truth by prediction; every score
+    follows from them.
 
     Attributes:
-        halves: [2, 1 + B + N, 1 + B + K] at ``size``: the images of even and of odd position in the sorted list.
-        original: [1 + B + N, 1 + B + K] at the images' original size, predictions resized by nearest neighbour (section 11).
+        halves: [2, 1 + B + N, 1 + B + K] at ``size``: the images of even and of odd position in the
+            sorted list.
+        original: [1 + B + N, 1 + B + K] at the images' original size, predictions resized by
+            nearest neighbour (section 11).
     """
 
     halves: np.ndarray
@@ -53,7 +56,9 @@ class Confusions:
         return self.halves.sum(0)
 
 
-def confusions(run: Run, model: Segmenter, size: int, ids: Sequence[str] | None = None) -> Confusions:
+def confusions(
+    run: Context, model: Segmenter, size: int, ids: Sequence[str] | None = None
+) -> Confusions:
     """Score a model on the validation images in one pass, shared among all processes.
 
     Args:
@@ -63,7 +68,9 @@ def confusions(run: Run, model: Segmenter, size: int, ids: Sequence[str] | None 
     ids = run.splits.val if ids is None else ids
     half_of = {i: position % 2 for position, i in enumerate(ids)}
     rows, columns = len(run.labels.names), model.outputs
-    counts = torch.zeros(3, rows, columns, dtype=torch.int64, device=run.runtime.device)  # two halves, and at original size
+    counts = torch.zeros(
+        3, rows, columns, dtype=torch.int64, device=run.runtime.device
+    )  # two halves, and at original size
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         truth = run.truth(image_id)
@@ -80,8 +87,13 @@ def confusions(run: Run, model: Segmenter, size: int, ids: Sequence[str] | None 
             counts[half] += confusion_matrix(resized[mine], predictions[mine], rows, columns)
 
         # At the size of each image.
-        original = run.runtime.to_device(torch.from_numpy(np.concatenate([truth.ravel() for truth, _ in truths])))
-        enlarged = [nearest(own, truth.shape).flatten() for own, (truth, _) in zip(predictions, truths, strict=True)]
+        original = run.runtime.to_device(
+            torch.from_numpy(np.concatenate([truth.ravel() for truth, _ in truths]))
+        )
+        enlarged = [
+            nearest(own, truth.shape).flatten()
+            for own, (truth, _) in zip(predictions, truths, strict=True)
+        ]
         counts[2] += confusion_matrix(original, torch.cat(enlarged), rows, columns)
     total = run.runtime.sum(counts).cpu().numpy()
     return Confusions(total[:2], total[2])
@@ -90,31 +102,46 @@ def confusions(run: Run, model: Segmenter, size: int, ids: Sequence[str] | None 
 def nearest(labels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """:func:`ncdss_lib.data.masks.resize_labels` on the device: uint8 [h, w] to [H, W]."""
     rows, columns = (
-        torch.arange(target, device=labels.device) * source // target for source, target in zip(labels.shape, shape, strict=True)
+        torch.arange(target, device=labels.device) * source // target
+        for source, target in zip(labels.shape, shape, strict=True)
     )
     return labels[rows[:, None], columns]
 
 
-def confusion_on_val(run: Run, model: Segmenter, size: int) -> np.ndarray:
-    """Confusion matrix of a model on the validation images at ``size`` pixels, int64 [1 + B + N, outputs]."""
+def confusion_on_val(run: Context, model: Segmenter, size: int) -> np.ndarray:
+    """Confusion matrix of a model on the validation images at ``size`` pixels, int64 [1 + B + N,
+    outputs].
+    """
     return confusions(run, model, size).total
 
 
 def protocols(found: Confusions, labels: LabelSpace) -> dict[str, Scores]:
     """The scores of one model under every protocol, from the same predictions.
 
-    ``published``, ``hungarian``, ``argmax_iou`` and ``majority`` match clusters on all images (:func:`ncdss_lib.metrics.match_clusters`);
-    ``held_out`` on the half that it does not score; ``original_size`` scores the published matching at the images' own size, as the
-    released evaluation script does. A base model has no clusters, so only the first and the last differ.
+    ``published``, ``hungarian``, ``argmax_iou`` and ``majority`` match clusters on all images
+    (:func:`ncdss_lib.method.metrics.match_clusters`); ``held_out`` on the half that it does not
+    score; ``original_size`` scores the published matching at the images' own size, as the released
+    evaluation script does. A base model has no clusters, so only the first and the last differ.
     """
     if found.total.shape[1] == 1 + labels.num_base:
-        return {"published": score(found.total, labels), "original_size": score(found.original, labels)}
+        return {
+            "published": score(found.total, labels),
+            "original_size": score(found.original, labels),
+        }
     matched = {rule: score(found.total, labels, rule) for rule in RULES}
-    at_original = score_matched(found.original, match_clusters(found.total, labels, "published"), labels, "published")
-    return {**matched, "held_out": score_held_out(found.halves, labels), "original_size": at_original}
+    at_original = score_matched(
+        found.original, match_clusters(found.total, labels, "published"), labels, "published"
+    )
+    return {
+        **matched,
+        "held_out": score_held_out(found.halves, labels),
+        "original_size": at_original,
+    }
 
 
-def pseudo_label_counts(truth: np.ndarray, pseudo: np.ndarray, run: Run, clusters: int) -> np.ndarray:
+def pseudo_label_counts(
+    truth: np.ndarray, pseudo: np.ndarray, run: Context, clusters: int
+) -> np.ndarray:
     """Ground truth under each cluster of one image.
 
     Args:
@@ -126,17 +153,24 @@ def pseudo_label_counts(truth: np.ndarray, pseudo: np.ndarray, run: Run, cluster
     """
     first, rows = 1 + run.labels.num_base, len(run.labels.names)
     novel = (pseudo >= first) & (pseudo < first + clusters)
-    counts = confusion_matrix(torch.from_numpy(truth[novel]), torch.from_numpy(pseudo[novel].astype(np.int64) - first), rows, clusters)
+    counts = confusion_matrix(
+        torch.from_numpy(truth[novel]),
+        torch.from_numpy(pseudo[novel].astype(np.int64) - first),
+        rows,
+        clusters,
+    )
     return counts.numpy()
 
 
 @dataclass
 class PseudoLabels:
-    """What the pseudo-labels of some images got right. Of each image two numbers are kept, whatever the number of classes.
+    """What the pseudo-labels of some images got right. Of each image two numbers are kept, whatever
+    the number of classes.
 
     Attributes:
         total: int64 [1 + B + N, K], truth under each cluster, summed over the images.
-        votes: (cluster, most frequent novel class) of each image with novel truth, as 0-based numbers.
+        votes: (cluster, most frequent novel class) of each image with novel truth, as 0-based
+            numbers.
         images: how many there are.
     """
 
@@ -153,23 +187,31 @@ class PseudoLabels:
             self.votes.append((int(counts.sum(0).argmax()), int(novel.argmax())))
 
     def __add__(self, other: PseudoLabels) -> PseudoLabels:
-        return PseudoLabels(self.total + other.total, self.votes + other.votes, self.images + other.images)
+        return PseudoLabels(
+            self.total + other.total, self.votes + other.votes, self.images + other.images
+        )
 
     def quality(self, first_novel: int, mapping: np.ndarray | None = None) -> dict[str, Any]:
         """``images``, ``correct_share`` and ``purity``.
 
         Args:
             first_novel: 1 + B.
-            mapping: class of each cluster, int64 [K] contiguous ids; None: of most of its novel pixels (majority).
+            mapping: class of each cluster, int64 [K] contiguous ids; None: of most of its novel
+                pixels (majority).
 
         Returns:
-            ``correct_share``: share of pseudo-novel pixels (255 left out) whose truth is the class of their cluster; background counts
-            as wrong. ``purity``: share of images whose most frequent novel class is that of most images in their cluster. None where
+            ``correct_share``: share of pseudo-novel pixels (255 left out) whose truth is the class
+            of their cluster; background counts as wrong. ``purity``: share of images whose most
+            frequent novel class is that of most
+                images in their cluster. None where
             there is nothing to count.
         """
         if mapping is None:
             mapping = self.majority(first_novel)
-        right, everything = int(self.total[mapping, range(len(mapping))].sum()), int(self.total.sum())
+        right, everything = (
+            int(self.total[mapping, range(len(mapping))].sum()),
+            int(self.total.sum()),
+        )
         table = np.zeros((self.total.shape[1], len(self.total) - first_novel), np.int64)
         for cluster, label in self.votes:
             table[cluster, label] += 1
@@ -184,23 +226,33 @@ class PseudoLabels:
         return self.total[first_novel:].argmax(0) + first_novel
 
 
-def compute(run: Run, folder: Path) -> dict[str, Any]:
+def compute(run: Context, folder: Path) -> dict[str, Any]:
     """Score the four models and the pseudo-labels."""
-    return {"models": {name: evaluate(run, name, folder) for name in MODELS}, "pseudo_labels": _pseudo_labels(run, folder)}
+    return {
+        "models": {name: evaluate(run, name, folder) for name in MODELS},
+        "pseudo_labels": _pseudo_labels(run, folder),
+    }
 
 
-def evaluate(run: Run, name: str, folder: Path, place: str = "evaluation", weights: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    run: Context, name: str, folder: Path, place: str = "evaluation", weights: Path | None = None
+) -> dict[str, Any]:
     """The entry of one model in report.json; its confusion matrices are left in ``folder``.
 
-    The headline is the last epoch under the published matching. Where the best epoch on the validation set was kept, its scores stand
-    under ``best_epoch``: that choice reads the truth of the images that it is scored on.
+    The headline is the last epoch under the published matching. Where the best epoch on the
+    validation set was kept, its scores stand under ``best_epoch``: that choice reads the truth of
+    the images that it is scored on.
 
     Args:
         place: what ``folder`` will be called in the run folder, once it is finished.
         weights: the folder with the model's weights; None is that of its stage.
     """
     size, config = run.recipe.evaluation.size, run.training_config(name)
-    entry: dict[str, Any] = {"clusters": run.clusters.get(name, 0), "epoch": config.epochs - 1, "size": size}
+    entry: dict[str, Any] = {
+        "clusters": run.clusters.get(name, 0),
+        "epoch": config.epochs - 1,
+        "size": size,
+    }
     scores = _protocols(run, name, "", folder, place, weights)
     shown = scores if entry["clusters"] else {"original_size": scores["original_size"]}
     entry |= scores["published"] | {"protocols": shown}
@@ -212,18 +264,28 @@ def evaluate(run: Run, name: str, folder: Path, place: str = "evaluation", weigh
     return entry
 
 
-def _protocols(run: Run, name: str, suffix: str, folder: Path, place: str, weights: Path | None) -> dict[str, dict[str, Any]]:
+def _protocols(
+    run: Context, name: str, suffix: str, folder: Path, place: str, weights: Path | None
+) -> dict[str, dict[str, Any]]:
     found = confusions(run, load_model(run, name, suffix, weights), run.recipe.evaluation.size)
     stem = f"confusion_{name}{suffix}"
-    for kind, confusion in {"": found.total, "_half": found.halves[0], "_original": found.original}.items():
+    for kind, confusion in {
+        "": found.total,
+        "_half": found.halves[0],
+        "_original": found.original,
+    }.items():
         _write(run, confusion, folder / f"{stem}{kind}.csv")
-    entries = {protocol: scores.as_dict() for protocol, scores in protocols(found, run.labels).items()}
+    entries = {
+        protocol: scores.as_dict() for protocol, scores in protocols(found, run.labels).items()
+    }
     for protocol, entry in entries.items():
-        entry["confusion"] = f"{place}/{stem}{'_original' if protocol == 'original_size' else ''}.csv"
+        entry["confusion"] = (
+            f"{place}/{stem}{'_original' if protocol == 'original_size' else ''}.csv"
+        )
     return entries
 
 
-def _write(run: Run, confusion: np.ndarray, path: Path) -> None:
+def _write(run: Context, confusion: np.ndarray, path: Path) -> None:
     names = run.labels.names
     first = 1 + run.labels.num_base
     columns = [*names[:first], *(f"cluster {k + 1}" for k in range(confusion.shape[1] - first))]
@@ -231,17 +293,26 @@ def _write(run: Run, confusion: np.ndarray, path: Path) -> None:
         pd.DataFrame(confusion, index=pd.Index(names, name="truth"), columns=columns).to_csv(path)
 
 
-def _pseudo_labels(run: Run, folder: Path) -> dict[str, Any]:
+def _pseudo_labels(run: Context, folder: Path) -> dict[str, Any]:
     """Quality of all pseudo-labels, and of clean and unclean ones, clusters mapped by majority."""
     first, clustering = 1 + run.labels.num_base, run.folder / "clustering"
     used, split = used_images(clustering), read_ranking(run.folder / "entropy_ranking")["split"]
-    sizes = {"basic": run.clusters["basic"], **dict.fromkeys(("basic_oc", "clean", "unclean"), run.clusters["basic_oc"])}
-    found = {name: PseudoLabels(np.zeros((len(run.labels.names), k), np.int64), []) for name, k in sizes.items()}
+    sizes = {
+        "basic": run.clusters["basic"],
+        **dict.fromkeys(("basic_oc", "clean", "unclean"), run.clusters["basic_oc"]),
+    }
+    found = {
+        name: PseudoLabels(np.zeros((len(run.labels.names), k), np.int64), [])
+        for name, k in sizes.items()
+    }
     mine = run.runtime.shard(used)
 
     def count(image_id: str) -> dict[int, np.ndarray]:
         truth = run.truth(image_id)
-        return {k: pseudo_label_counts(truth, read_pseudo_label(clustering, k, image_id), run, k) for k in set(sizes.values())}
+        return {
+            k: pseudo_label_counts(truth, read_pseudo_label(clustering, k, image_id), run, k)
+            for k in set(sizes.values())
+        }
 
     for i, counts in zip(mine, run.runtime.map(count, mine), strict=True):
         for name in ("basic", "basic_oc", str(split[i])):
@@ -249,4 +320,7 @@ def _pseudo_labels(run: Run, folder: Path) -> dict[str, Any]:
     everywhere = {name: reduce(add, run.runtime.gather([own])) for name, own in found.items()}
     # The classes of clean and unclean clusters are those of all images, not of a part alone.
     whole = everywhere["basic_oc"].majority(first)
-    return {name: labels.quality(first, None if name == "basic" else whole) for name, labels in everywhere.items()}
+    return {
+        name: labels.quality(first, None if name == "basic" else whole)
+        for name, labels in everywhere.items()
+    }

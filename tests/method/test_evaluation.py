@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.inference import load_model
-from ncdss_lib.pipeline import Run
-from ncdss_lib.stages import ablation
-from ncdss_lib.stages.evaluation import PseudoLabels, confusions
+from ncdss_lib.method import ablation
+from ncdss_lib.method.evaluation import PseudoLabels, confusions
+from ncdss_lib.method.inference import load_model
+from ncdss_lib.method.training_loop import read_history
+from ncdss_lib.runs.pipeline import Run
 from ncdss_lib.system.folders import read_json
-from ncdss_lib.training import read_history
 from ncdss_lib.viz.results import logits_of
 from tests.conftest import opened
 

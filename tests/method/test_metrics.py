@@ -11,17 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ncdss_lib.data.label_space import LabelSpace
-from ncdss_lib.metrics import (
-    UNMATCHED,
-    confusion_matrix,
-    iou_per_class,
-    match_clusters,
-    pairwise_iou,
-    relabel,
-    score,
-    score_held_out,
-    score_matched,
-)
+from ncdss_lib.method.cluster_matching import UNMATCHED, match_clusters, merge_clusters, pairwise_iou
+from ncdss_lib.method.metrics import confusion_matrix, iou_per_class, score, score_held_out, score_matched
 
 #: Original ids 2 and 5 are novel: contiguous ids are a 1, c 2, d 3, then b 4, e 5.
 LABELS = LabelSpace(("a", "b", "c", "d", "e"), (2, 5))
@@ -233,7 +224,7 @@ def test_unmatched_clusters_count_as_errors():
 
 def test_relabel_keeps_every_pixel():
     confusion = confusion_of(*random_masks(1, 4), 4)
-    merged = relabel(confusion, np.array([FIRST, UNMATCHED, FIRST, FIRST + 1]), LABELS)
+    merged = merge_clusters(confusion, np.array([FIRST, UNMATCHED, FIRST, FIRST + 1]), LABELS)
     assert merged.shape == (6, 7)
     np.testing.assert_array_equal(merged.sum(1), confusion.sum(1))
     np.testing.assert_array_equal(merged[:, -1], confusion[:, FIRST + 1])

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncdss_lib import metrics
-from ncdss_lib.metrics import confusion_matrix
+from ncdss_lib.method import metrics
+from ncdss_lib.method.metrics import confusion_matrix
 
 
 def by_pixels(truth: np.ndarray, prediction: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -17,20 +17,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ncdss_lib import runtime as runtime_module
+from ncdss_lib.method.eums import eums_step
+from ncdss_lib.method.evaluation import confusion_on_val
+from ncdss_lib.method.mean_teacher import make_teacher
+from ncdss_lib.method.training_loop import make_optimizer
 from ncdss_lib.models.segmenter import build_segmenter
-from ncdss_lib.models.teacher import make_teacher
-from ncdss_lib.pipeline import open_run
 from ncdss_lib.recipes import EUMS, Compute, Model
-from ncdss_lib.runtime import Runtime, report_failure
-from ncdss_lib.stages.eums import eums_step
-from ncdss_lib.stages.evaluation import confusion_on_val
+from ncdss_lib.runs.pipeline import open_run
+from ncdss_lib.system import distributed as runtime_module
+from ncdss_lib.system.distributed import Runtime, report_failure
 from ncdss_lib.system.errors import InputError, RunError
 from ncdss_lib.system.folders import read_json
-from ncdss_lib.training import make_optimizer
 from tests.conftest import REPO, TINY_LAPTOP
 from tests.distributed_step import batches, network
-from tests.models.test_feature_cache import Tiny, build, contents
+from tests.models.test_cached_features import Tiny, build, contents
 
 
 def test_an_unknown_device_is_refused():

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from ncdss_lib.models import feature_cache
-from ncdss_lib.models.feature_cache import FeatureCache, build_cache
-from ncdss_lib.pipeline import open_run
+from ncdss_lib.models.cached_features import FeatureCache, build_cache
 from ncdss_lib.recipes import Compute
-from ncdss_lib.runtime import Runtime
+from ncdss_lib.runs.pipeline import open_run
+from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.system.errors import RunError
 from ncdss_lib.system.folders import fingerprint
 from tests.conftest import TINY_LAPTOP

@@ -13,13 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ncdss_lib.data.loading import ImageViews, Source, resize_image
 from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space
-from ncdss_lib.data.views import VIEW_NAMES, ImageViews, Source, feature_cache_key, load_view, resize_image
+from ncdss_lib.models.cached_features import VIEW_NAMES, feature_cache_key, load_view
 from ncdss_lib.models.encoders import Encoder
-from ncdss_lib.pipeline import open_run
 from ncdss_lib.recipes import Data, load_recipe
+from ncdss_lib.runs.pipeline import open_run
 from ncdss_lib.system.errors import InputError
 from tests.conftest import TINY_LAPTOP
 from tests.data.fake_voc import make_fake_voc

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 
 from ncdss_lib.data.masks import read_labels, write_labels
-from ncdss_lib.stages.clustering import adjoint_mask, cluster_prototypes, confident_base, fuse, masked_prototype
+from ncdss_lib.method.clustering import adjoint_mask, cluster_prototypes, confident_base, fuse, masked_prototype
 
 # --- adjoint pooling --------------------------------------------------------------------------------------------------------------------
 

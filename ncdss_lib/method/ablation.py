@@ -1,7 +1,10 @@
-"""The paper's ablation (its first table): EUMS without self-training, without dynamic reassignment, or without both.
+"""The paper's ablation (its first table): EUMS without self-training, without dynamic reassignment,
+or without both.
 
-In: what EUMS itself is made from, so that the rows of one run share base model, pseudo-labels and ranking.
-Out: for each row a folder with the weights and histories of the EUMS stage and the confusion matrices of the evaluation.
+In: what EUMS itself is made from, so that the rows of one run share base model, pseudo-labels and
+ranking.
+Out: for each row a folder with the weights and histories of the EUMS stage and the confusion
+matrices of the evaluation.
 
 The rows ``basic``, ``basic_oc`` and ``eums`` of the table are the models of every run.
 """
@@ -9,12 +12,10 @@ The rows ``basic``, ``basic_oc`` and ``eums`` of the table are the models of eve
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ncdss_lib.stages import eums, evaluation
-
-if TYPE_CHECKING:
-    from ncdss_lib.pipeline import Run
+from ncdss_lib.method import eums, evaluation
+from ncdss_lib.method.context import Context
 
 #: Row -> switches of the EUMS stage. ER entropy ranking, DR dynamic reassignment, ST self-training.
 ROWS: dict[str, dict[str, bool]] = {
@@ -24,7 +25,7 @@ ROWS: dict[str, dict[str, bool]] = {
 }
 
 
-def compute(run: Run, folder: Path) -> dict[str, Any]:
+def compute(run: Context, folder: Path) -> dict[str, Any]:
     """Train and score each row.
 
     Returns:

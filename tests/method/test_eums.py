@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ncdss_lib.inference import load_model, predict
+from ncdss_lib.method import eums
+from ncdss_lib.method.entropy_ranking import read_ranking
+from ncdss_lib.method.eums import ramp_up
+from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.models.checkpoints import load_weights
-from ncdss_lib.pipeline import Run, open_run
-from ncdss_lib.stages import eums
-from ncdss_lib.stages.entropy_ranking import read_ranking
-from ncdss_lib.stages.eums import ramp_up
+from ncdss_lib.runs.pipeline import Run, open_run
 from ncdss_lib.viz import results
 from tests.conftest import TINY_LAPTOP
 

@@ -1,0 +1,272 @@
+"""Images and label maps as the network's input: augmentation, batches, loading processes.
+
+Inputs come from image files (here) or from cached features (``models/cached_features.py``); both
+have the same two methods, so the stages do not know which one they use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from zlib import crc32
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import ColorJitter
+
+from ncdss_lib.data.dataset import SegmentationData
+from ncdss_lib.data.masks import resize_labels
+from ncdss_lib.recipes import Data
+from ncdss_lib.system.distributed import Batches, cores
+from ncdss_lib.system.errors import NCDSSError
+
+Targets = Callable[
+    [str], np.ndarray
+]  # image id -> contiguous label map, uint8 [H, W]; picklable, for loading processes
+Step = dict[str, Sequence[str]]  # source name -> ids of the images of one training step
+LoadEpoch = Callable[
+    [Sequence[Step], int, int], Iterator[Batches]
+]  # (steps, seed, epoch) -> the batches of each step
+
+
+@dataclass
+class Source:
+    """One list of training images.
+
+    Attributes:
+        name: seeds the order and the augmentation.
+        ids: image ids; dynamic reassignment replaces them between epochs.
+        targets: label maps; without, each image gives a weak and a strong view of the same geometry
+            instead.
+    """
+
+    name: str
+    ids: Sequence[str]
+    targets: Targets | None
+    batch_size: int
+
+    def batches(self, seed: int, epoch: int, steps: int) -> list[list[str]]:
+        """The ids of each step: shuffled passes over the list, one after the other, cut into
+        batches.
+        """
+        rng = np.random.default_rng([seed, crc32(self.name.encode()), epoch])
+        needed = steps * self.batch_size
+        passes = [rng.permutation(len(self.ids)) for _ in range(-(-needed // len(self.ids)))]
+        order = np.concatenate(passes)[:needed].reshape(steps, self.batch_size)
+        return [[self.ids[i] for i in row] for row in order]
+
+
+class Views(Protocol):
+    """What a stage asks of its input."""
+
+    size: int
+    channels: (
+        tuple[int, ...] | None
+    )  # channels of cached features by encoder stage; None: inputs are images
+
+    def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
+        """What loads the batches of a training, epoch by epoch: ``x`` and ``y`` (uint8 [B, T, T]),
+        or ``weak`` and ``strong``.
+        """
+        ...
+
+    def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
+        """Batches of ids with their input, not augmented."""
+        ...
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """OpenCV's cubic resize of uint8 [H, W, 3] to [size, size, 3], as published: aspect ratio not
+    kept, no anti-aliasing.
+    """
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+class ImageViews:
+    """Views of image files: flip, rotation and scaling at original size, then the resize.
+
+    Pixels stay uint8 and channels-last until the network normalises them on its device: a quarter
+    of the bytes to hand over from the loading processes, and nothing to transpose.
+    """
+
+    channels: tuple[int, ...] | None = None
+
+    def __init__(self, data: SegmentationData, config: Data) -> None:
+        self.data, self.config, self.size = data, config, config.size
+
+    def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
+        return _StepLoader(self, sources)
+
+    def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
+        images = DataLoader(
+            _Clean(self, ids),
+            batch_size,
+            num_workers=self.workers,
+            worker_init_fn=_one_thread,
+            pin_memory=torch.cuda.is_available(),
+        )
+        for start, batch in zip(
+            range(0, len(ids), batch_size), _one_line_errors(images), strict=True
+        ):
+            yield list(ids[start : start + batch_size]), batch.permute(0, 3, 1, 2)
+
+    @property
+    def workers(self) -> int:
+        """Loading processes: as many as the recipe says, or one a core (a step keeps no more than
+        16 busy).
+        """
+        return min(cores(), 16) if self.config.workers is None else self.config.workers
+
+    def augment(
+        self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """One random geometry applied to an image and its label map, each sampled twice: at
+        original size, then by the resize.
+
+        Args:
+            image: uint8 [H, W, 3].
+            labels: uint8 [H, W] or None.
+
+        Returns:
+            uint8 [size, size, 3] and uint8 [target_size, target_size] (or None). Uncovered borders
+            are black and ``label_border``.
+        """
+        config = self.config
+        angle, scale, flip = (
+            rng.uniform(-config.rotation, config.rotation),
+            rng.uniform(*config.scale),
+            rng.random() < config.flip,
+        )
+        height, width = image.shape[:2]
+        geometry = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
+
+        def warp(pixels: np.ndarray, interpolation: int, border: int) -> np.ndarray:
+            pixels = cv2.flip(pixels, 1) if flip else pixels
+            return cv2.warpAffine(
+                pixels, geometry, (width, height), flags=interpolation, borderValue=border
+            )
+
+        picture = resize_image(warp(image, cv2.INTER_CUBIC, 0), config.size)
+        if labels is None:
+            return picture, None
+        return picture, resize_labels(
+            warp(labels, cv2.INTER_NEAREST, config.label_border), config.target_size
+        )
+
+    def sample(self, source: Source, image_id: str, key: Sequence[int]) -> dict[str, np.ndarray]:
+        """One training sample, its randomness drawn from ``key`` and the names of source and image
+        alone.
+
+        Returns:
+            ``x`` uint8 [size, size, 3] and ``y`` uint8 [target_size, target_size]; without targets
+            ``weak`` and ``strong``, both as ``x``.
+        """
+        rng = np.random.default_rng([*key, crc32(f"{source.name}/{image_id}".encode())])
+        image, target = self.augment(
+            self.data.image(image_id), source.targets(image_id) if source.targets else None, rng
+        )
+        if target is not None:
+            return {"x": image, "y": target}
+        return {
+            "weak": image,
+            "strong": jitter_colours(image, self.config, seed=int(rng.integers(2**31))),
+        }
+
+
+def jitter_colours(image: np.ndarray, config: Data, seed: int) -> np.ndarray:
+    """Brightness, contrast, saturation and hue of uint8 [H, W, 3] changed at random, in random
+    order: torchvision's, by Pillow.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return np.array(ColorJitter(*config.jitter)(Image.fromarray(image)))
+
+
+def _one_thread(worker: int) -> None:
+    """Loading processes are many: OpenCV should start no threads in them."""
+    cv2.setNumThreads(0)
+
+
+class _StepLoader:
+    """Loads whole steps in processes that live as long as this object: one set of them for all
+    sources and epochs of a training.
+    """
+
+    def __init__(self, views: ImageViews, sources: Sequence[Source]) -> None:
+        self._plan: list[
+            tuple[Step, tuple[int, int, int]]
+        ] = []  # the loader's sampler: each epoch puts its steps here
+        self._loader = DataLoader(
+            _Steps(views, sources),
+            batch_size=None,
+            sampler=self._plan,
+            num_workers=views.workers,
+            worker_init_fn=_one_thread,
+            persistent_workers=views.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __call__(self, steps: Sequence[Step], seed: int, epoch: int) -> Iterator[Batches]:
+        self._plan[:] = [(step, (seed, epoch, number)) for number, step in enumerate(steps)]
+        for batches in _one_line_errors(self._loader):
+            yield {
+                source: {name: _channels_first(view) for name, view in views.items()}
+                for source, views in batches.items()
+            }
+
+
+class _Steps(Dataset):
+    """Item: all samples of a step, found by the ids of each source and the key of the step's random
+    numbers.
+    """
+
+    def __init__(self, views: ImageViews, sources: Sequence[Source]) -> None:
+        self.views, self.sources = views, {source.name: source for source in sources}
+
+    def __getitem__(
+        self, item: tuple[Step, tuple[int, int, int]]
+    ) -> dict[str, dict[str, np.ndarray]]:
+        step, key = item
+        return {
+            name: self._stack([self.views.sample(self.sources[name], i, key) for i in ids])
+            for name, ids in step.items()
+        }
+
+    @staticmethod
+    def _stack(samples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def _channels_first(batch: Tensor) -> Tensor:
+    """Images [B, H, W, 3] as [B, 3, H, W] in the same memory, which is then channels-last.
+
+    Label maps as they are.
+    """
+    return batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch
+
+
+def _one_line_errors(loader: DataLoader) -> Iterator[Any]:
+    """The batches of a loader.
+
+    The error of a loading process has its traceback as message, whose last line is what it said.
+    """
+    try:
+        yield from loader
+    except NCDSSError as error:
+        raise type(error)(str(error).rstrip().rpartition(f"{type(error).__name__}: ")[2]) from error
+
+
+class _Clean(Dataset):
+    def __init__(self, views: ImageViews, ids: Sequence[str]) -> None:
+        self.views, self.ids = views, ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return resize_image(self.views.data.image(self.ids[index]), self.views.size)

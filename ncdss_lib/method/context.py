@@ -1,0 +1,168 @@
+"""What the stages stand on: one data set, fold, recipe and seed, and what follows from them.
+
+Which stages there are, and which of them are done, is no affair of a stage: see
+``runs/pipeline.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from ncdss_lib.data.dataset import SegmentationData, read_truth
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.data.loading import ImageViews, Views
+from ncdss_lib.data.splits import Splits, label_space, make_splits
+from ncdss_lib.models.cached_features import (
+    VIEW_NAMES,
+    FeatureCache,
+    FeatureViews,
+    build_cache,
+    feature_cache_key,
+    load_view,
+)
+from ncdss_lib.models.encoders import Encoder
+from ncdss_lib.models.segmenter import Segmenter, build_segmenter
+from ncdss_lib.recipes import Recipe, Training
+from ncdss_lib.system.distributed import Runtime
+from ncdss_lib.system.errors import InputError
+from ncdss_lib.system.folders import cache_root
+
+
+class Context:
+    """What a stage may ask of the run that it is part of: data, labels, settings, networks,
+    devices.
+
+    Attributes:
+        data, fold, seed, recipe, folder: what is run, and where its artefacts are.
+        labels, splits, views, runtime: derived, made when first used.
+    """
+
+    def __init__(
+        self,
+        data: SegmentationData,
+        fold: int,
+        seed: int,
+        recipe: Recipe,
+        folder: Path,
+        device: str = "auto",
+    ) -> None:
+        self.data, self.fold, self.seed, self.recipe, self.folder = data, fold, seed, recipe, folder
+        self.labels = label_space(data, fold)
+        self.splits: Splits = make_splits(data, self.labels, base_list=recipe.data.base_list)
+        _check_selection(data, self.labels, recipe)
+        self._device = device
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        return Runtime(self._device, self.recipe.compute)
+
+    @cached_property
+    def views(self) -> Views:
+        """Where inputs come from.
+
+        With cached features the cache is built here, once for all folds and seeds.
+        """
+        config, model = self.recipe.data, self.recipe.model
+        if config.features == "online":
+            return ImageViews(self.data, config)
+        folder = build_cache(
+            cache_root() / "features",
+            feature_cache_key(self.data, config, model),
+            {
+                view: [*self.data.train_ids, *(self.data.val_ids if view == "clean" else ())]
+                for view in VIEW_NAMES
+            },
+            lambda view, i: load_view(self.data, config, view, i),
+            lambda: Encoder(model),
+            self.runtime,
+            self.recipe.compute.inference_batch,
+        )
+        return FeatureViews(FeatureCache(folder), self.data, config)
+
+    def with_settings(self, section: str, **fields: Any) -> Self:
+        """The same run, folder and all, with other values of some fields of one section of the
+        recipe.
+        """
+        settings = getattr(self.recipe, section).model_copy(update=fields)
+        variant = copy.copy(self)
+        variant.recipe = self.recipe.model_copy(update={section: settings})
+        return variant
+
+    @property
+    def clusters(self) -> dict[str, int]:
+        """K of each fine-tuned model."""
+        novel = self.labels.num_novel
+        over = self.recipe.clustering.num_clusters or novel * self.recipe.clustering.over_clustering
+        return {"basic": novel, "basic_oc": over, "eums": over}
+
+    def new_segmenter(self, clusters: int, *, seed: int) -> Segmenter:
+        """A fresh network with 1 + B + clusters outputs, on the run's kind of input and device."""
+        channels = sum(self.views.channels) if self.views.channels else None
+        model = build_segmenter(
+            self.recipe.model,
+            1 + self.labels.num_base + clusters,
+            feature_channels=channels,
+            seed=seed,
+        )
+        return self.runtime.prepare(model)  # type: ignore[return-value]
+
+    def truth(self, image_id: str, *, hide_novel: bool = False) -> np.ndarray:
+        """Ground truth of an image in contiguous ids, uint8 [H, W].
+
+        All 255 where nobody knows it (unlabelled images of one's own).
+        """
+        if not self.data.has_truth(image_id):
+            return np.full(self.data.image(image_id).shape[:2], IGNORE, np.uint8)
+        return read_truth(self.data, self.labels, image_id, hide_novel=hide_novel)
+
+    def training_config(self, model: str) -> Training:
+        """The section of the recipe by which ``base``, ``basic``, ``basic_oc`` or ``eums`` is
+        trained.
+        """
+        recipe = self.recipe
+        return {"base": recipe.base_training, "eums": recipe.eums}.get(
+            model, recipe.basic_framework
+        )
+
+    def weights(self, model: str, suffix: str | None = None, folder: Path | None = None) -> Path:
+        """The weights file of ``base``, ``basic``, ``basic_oc`` or ``eums``.
+
+        Args:
+            suffix: "" the last epoch, "_best" the best on validation, None what the recipe hands
+                on.
+            folder: where it is; None is the folder of the stage that trains it.
+        """
+        stage = {"base": "base_training", "eums": "eums"}.get(model, "basic_framework")
+        config = self.training_config(model)
+        stem = "eums_teacher" if model == "eums" and self.recipe.eums.evaluates_teacher else model
+        if suffix is None:
+            suffix = "_best" if config.select == "best_val" else ""
+        return (folder or self.folder / stage) / f"{stem}{suffix}.safetensors"
+
+    def load_state(self, model: str) -> dict[str, torch.Tensor]:
+        """The weights of a trained model, as a plain state dict on the run's device."""
+        return load_file(self.weights(model), device=str(self.runtime.device))
+
+
+def _check_selection(data: SegmentationData, labels: LabelSpace, recipe: Recipe) -> None:
+    """Refuse to choose epochs by a score that does not exist."""
+    choosing = [
+        stage
+        for stage in ("base_training", "basic_framework", "eums")
+        if getattr(recipe, stage).select == "best_val"
+    ]
+    presence, novel = data.presence(), set(labels.novel_ids)
+    if choosing and not any(novel.intersection(presence[i]) for i in data.val_ids):
+        raise InputError(
+            f"{', '.join(choosing)}: select=best_val chooses the epoch by the novel classes' IoU, "
+            f"but none of the {len(data.val_ids)} "
+            f"validation masks of {data.name} holds one. Set "
+            f"{' and '.join(f'--set {stage}.select=last' for stage in choosing)}."
+        )

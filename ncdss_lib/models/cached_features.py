@@ -1,0 +1,280 @@
+"""Dense features of a frozen encoder, computed once for all folds and seeds, and the inputs taken
+from them.
+
+One file a view, ``float16 [N, h, w, C]`` (channels last, as the networks read it), memory-mapped:
+training touches only the rows of its batch, whatever the number of images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import cv2
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ncdss_lib.data.dataset import SegmentationData
+from ncdss_lib.data.loading import LoadEpoch, Source, Step, jitter_colours, resize_image
+from ncdss_lib.data.masks import resize_labels
+from ncdss_lib.models.encoders import weights_stamp
+from ncdss_lib.recipes import Data, Model
+from ncdss_lib.system.distributed import Batches, Runtime
+from ncdss_lib.system.folders import (
+    MANIFEST,
+    commit_folder,
+    disk_errors,
+    fingerprint,
+    locked_partial_folder,
+    read_json,
+)
+
+
+class FeatureCache:
+    """Dense features by view and image id.
+
+    Args:
+        folder: a finished cache folder, as :func:`build_cache` returns it.
+
+    Attributes:
+        channels: channels of each encoder stage; the features are their concatenation.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        contents = read_json(folder / MANIFEST)
+        self.channels: tuple[int, ...] = tuple(contents["channels"])
+        self._row = {
+            view: {i: row for row, i in enumerate(ids)} for view, ids in contents["views"].items()
+        }
+        self._files = {
+            view: np.load(folder / f"{view}.npy", mmap_mode="r") for view in contents["views"]
+        }
+
+    def read(self, views: Sequence[str], ids: Sequence[str]) -> torch.Tensor:
+        """Features float16 [B, C, h, w] (channels-last memory) of each id in its view."""
+        rows = [self._files[view][self._row[view][i]] for view, i in zip(views, ids, strict=True)]
+        return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
+
+
+Item = tuple[str, int, str]  # view, row of its file, image id
+
+
+def build_cache(
+    root: Path,
+    key: Any,
+    views: dict[str, Sequence[str]],
+    load: Callable[[str, str], np.ndarray],
+    make_encoder: Callable[[], Any],
+    runtime: Runtime,
+    batch: int,
+) -> Path:
+    """Run the encoder over all views of all images, shared out over the processes, unless that was
+    done before.
+
+    Args:
+        root: folder of all caches.
+        key: JSON-able; everything that the features depend on.
+        views: view name -> image ids.
+        load: (view, id) -> uint8 [S, S, 3].
+        make_encoder: called only when there is something to compute.
+
+    Returns:
+        The finished cache folder. An interrupted extraction goes on where it stopped, also with
+        another number of processes.
+
+    Raises:
+        RunError: the disk has no room; checked before anything but one image is computed.
+    """
+    name = fingerprint(key)
+    folder = root / name
+    with (
+        disk_errors("cached features", root),
+        locked_partial_folder(folder, name, runtime.from_main) as unfinished,
+    ):
+        if unfinished:
+            encoder = runtime.prepare(make_encoder().eval())
+            _extract(
+                unfinished,
+                [(v, row, i) for v, ids in views.items() for row, i in enumerate(ids)],
+                load,
+                encoder,
+                runtime,
+                batch,
+            )
+            runtime.barrier()
+            if runtime.is_main:
+                commit_folder(
+                    unfinished,
+                    folder,
+                    {"key": name, "made_from": key, "channels": encoder.channels, "views": views},
+                )
+            runtime.barrier()
+    return folder
+
+
+@torch.inference_mode()
+def _extract(
+    folder: Path, items: list[Item], load: Any, encoder: Any, runtime: Runtime, batch: int
+) -> None:
+    def features(part: list[Item]) -> np.ndarray:
+        """float16 [B, h, w, C]"""
+        images = np.stack([load(view, i) for view, _, i in part])
+        with runtime.autocast():
+            found = encoder(runtime.to_device(torch.from_numpy(images).permute(0, 3, 1, 2)))
+        return found.permute(0, 2, 3, 1).half().cpu().contiguous().numpy()
+
+    def pending() -> np.ndarray:
+        """Positions in ``items`` that are not done yet.
+
+        Each process lists what it does in a file of its own; here they become one.
+        """
+        lists = list(folder.glob(".done.*"))
+        if not lists:
+            _allocate(folder, items, features(items[:1]).shape[1:])
+        done = np.zeros(len(items), bool)
+        for path in lists:
+            data = path.read_bytes()
+            done[np.frombuffer(data[: len(data) // 4 * 4], np.uint32)] = (
+                True  # a full disk may have cut the last number short
+            )
+        np.flatnonzero(done).astype(np.uint32).tofile(folder / ".merged")
+        (folder / ".merged").replace(folder / ".done.0")
+        for path in lists:
+            if path.name != ".done.0":
+                path.unlink()
+        return np.flatnonzero(~done)
+
+    todo = runtime.from_main(pending)
+    mine = runtime.shard([todo[start : start + batch] for start in range(0, len(todo), batch)])
+    with ExitStack() as stack:
+        paths = {view: folder / f"{view}.npy" for view, _, _ in items}
+        first = {view: np.load(path, mmap_mode="r").offset for view, path in paths.items()}
+        # Written to rather than mapped, and opened for writing alone: on a network file system,
+        # processes of several machines may then write to both sides of a row's border. (Mode "wb"
+        # without the opener would empty the file.)
+        files = {
+            view: stack.enter_context(open(path, "wb", opener=_write_only))
+            for view, path in paths.items()
+        }
+        record = stack.enter_context((folder / f".done.{runtime.rank}").open("ab"))
+        for positions in tqdm(mine, desc="features", unit="batch", disable=not runtime.is_main):
+            part = [items[position] for position in positions]
+            for (view, row, _), values in zip(part, features(part), strict=True):
+                files[view].seek(first[view] + row * values.nbytes)
+                files[view].write(values)
+            for file in files.values():
+                file.flush()
+            record.write(positions.astype(np.uint32).tobytes())
+            record.flush()
+
+
+def _allocate(folder: Path, items: list[Item], shape: tuple[int, ...]) -> None:
+    """Create each view's file and claim its blocks: a full disk is then an error here, not a crash
+    in the middle.
+    """
+    for view, rows in Counter(view for view, _, _ in items).items():
+        path = folder / f"{view}.npy"
+        open_memmap(path, mode="w+", dtype=np.float16, shape=(rows, *shape))
+        with path.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _write_only(path: str, flags: int) -> int:
+    return os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+
+
+VIEW_NAMES = ("clean", "flip", "jitter", "flip_jitter")
+
+
+class FeatureViews:
+    """Views from cached features: clean or flipped as the weak view, their colour-jittered twins as
+    the strong one.
+
+    Ours, because a frozen encoder needs to see each view only once: rotation and scaling are left
+    out, flips and jitter are drawn from a cached set.
+    """
+
+    def __init__(self, cache: FeatureCache, data: SegmentationData, config: Data) -> None:
+        self.cache, self.config, self.size = cache, config, config.size
+        self.channels: tuple[int, ...] | None = cache.channels
+
+    def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
+        return partial(self._epoch, {source.name: source for source in sources})
+
+    def _epoch(
+        self, sources: dict[str, Source], steps: Sequence[Step], seed: int, epoch: int
+    ) -> Iterator[Batches]:
+        flips = {
+            name: np.random.default_rng([seed, epoch, crc32(name.encode()), 1]) for name in sources
+        }
+        for step in steps:
+            yield {
+                name: self._batch(
+                    sources[name], ids, flips[name].random(len(ids)) < self.config.flip
+                )
+                for name, ids in step.items()
+            }
+
+    def _batch(self, source: Source, ids: Sequence[str], flips: np.ndarray) -> dict[str, Tensor]:
+        weak = self._read(ids, flips, ("clean", "flip"))
+        if source.targets is None:
+            return {"weak": weak, "strong": self._read(ids, flips, ("jitter", "flip_jitter"))}
+        targets = [
+            self._target(source, i)[:, ::-1] if flip else self._target(source, i)
+            for i, flip in zip(ids, flips, strict=True)
+        ]
+        return {"x": weak, "y": torch.from_numpy(np.stack(targets))}
+
+    def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
+        for start in range(0, len(ids), batch_size):
+            batch = list(ids[start : start + batch_size])
+            yield batch, self.cache.read(["clean"] * len(batch), batch)
+
+    def _read(self, ids: Sequence[str], flips: np.ndarray, views: tuple[str, str]) -> Tensor:
+        return self.cache.read([views[int(flip)] for flip in flips], ids)
+
+    def _target(self, source: Source, image_id: str) -> np.ndarray:
+        assert source.targets is not None
+        return resize_labels(source.targets(image_id), self.config.target_size)
+
+
+def load_view(data: SegmentationData, config: Data, view: str, image_id: str) -> np.ndarray:
+    """The image of a cached view, uint8 [size, size, 3].
+
+    The jitter of an image is drawn from its id, so a cache is reproducible.
+    """
+    image = resize_image(data.image(image_id), config.size)
+    if view.startswith("flip"):
+        image = cv2.flip(image, 1)
+    return (
+        jitter_colours(image, config, crc32(f"{view}/{image_id}".encode()))
+        if view.endswith("jitter")
+        else image
+    )
+
+
+def feature_cache_key(data: SegmentationData, config: Data, model: Model) -> dict[str, Any]:
+    """All that cached features depend on."""
+    return {
+        "version": 2,
+        "data": data.images_fingerprint(),
+        "size": config.size,
+        "jitter": config.jitter,
+        "encoder": [
+            model.encoder,
+            model.weights,
+            weights_stamp(model),
+            model.output_stride,
+            model.stages,
+        ],
+    }
