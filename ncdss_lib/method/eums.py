@@ -1,4 +1,4 @@
-"""Stage 5, EUMS: dynamic reassignment and self-training with a mean teacher (section 10).
+"""Stage 5, EUMS: dynamic reassignment and self-training with a mean teacher.
 
 In: the clean and unclean images, the pseudo-labels, and ``basic_oc`` where the student is
 warm-started.
@@ -31,17 +31,18 @@ from ncdss_lib.method.basic_framework import novel_miou, supervised_step
 from ncdss_lib.method.clustering import read_pseudo_label
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.entropy_ranking import image_entropies, read_ranking, split_clean
-from ncdss_lib.method.inference import predict
 from ncdss_lib.method.mean_teacher import (
     ema_update,
     hard_pseudo_labels,
     make_teacher,
     settle_disputes,
 )
+from ncdss_lib.method.snapshots import keep_snapshot, spread
 from ncdss_lib.method.training_loop import Losses, fit, pixel_cross_entropy
 from ncdss_lib.models.segmenter import warm_start
 from ncdss_lib.recipes import EUMS
 from ncdss_lib.system.distributed import Batches
+from ncdss_lib.system.folders import whole_file
 
 
 def ramp_up(epoch: float, length: float, maximum: float = 1.0) -> float:
@@ -55,8 +56,7 @@ def ramp_up(epoch: float, length: float, maximum: float = 1.0) -> float:
 def eums_step(
     student: nn.Module, teacher: nn.Module, batches: Batches, weight: float, config: EUMS
 ) -> Losses:
-    """One step: the student learns from truth, from pseudo-labels and from the teacher, who follows
-    it.
+    """One step: learn from truth, from pseudo-labels, and from the teacher, who follows.
 
     Args:
         student, teacher: networks with 1 + B + K outputs; the teacher is changed in place.
@@ -70,35 +70,29 @@ def eums_step(
         labels.
     """
     base, clean, unclean = batches["base"], batches["clean"], batches["unclean"]
-    base_logits, clean_logits, unclean_logits = (
-        student(base["x"]),
-        student(clean["x"]),
-        student(unclean["strong"]),
-    )
+    base_logits = student(base["x"])
+    clean_logits = student(clean["x"])
+    unclean_logits = student(unclean["strong"])
 
-    # The teacher follows the student's weights before this step, then labels what the student is to
-    # learn.
+    # The teacher follows the student as it is before this step; then it labels the unclean images.
     ema_update(teacher, student, config.teacher_momentum, config.teacher_buffers)
     teacher.train(config.teacher_mode == "train")
     size = clean["y"].shape[-2:]
     taught = hard_pseudo_labels(teacher_logits(teacher, unclean["weak"], size), config.confidence)
+
+    # Where the recipe says so (the paper does not), it also checks the labels of the clean ones.
     pseudo = clean["y"]
     if config.disputed != "keep":
-        pseudo = settle_disputes(
-            pseudo, teacher_logits(teacher, clean["x"], size), config.confidence, config.disputed
-        )
+        said = teacher_logits(teacher, clean["x"], size)
+        pseudo = settle_disputes(pseudo, said, config.confidence, config.disputed)
 
-    on_base = pixel_cross_entropy(base_logits, base["y"])
-    on_clean = pixel_cross_entropy(clean_logits, pseudo)
-    on_unclean = pixel_cross_entropy(unclean_logits, taught)
-    loss = (on_base + on_clean) / 2 + weight * on_unclean
-    return {
-        "loss": loss,
-        "base": on_base,
-        "clean": on_clean,
-        "unclean": on_unclean,
-        "kept": (taught != IGNORE).float().mean(),
+    losses = {
+        "base": pixel_cross_entropy(base_logits, base["y"]),
+        "clean": pixel_cross_entropy(clean_logits, pseudo),
+        "unclean": pixel_cross_entropy(unclean_logits, taught),
     }
+    loss = (losses["base"] + losses["clean"]) / 2 + weight * losses["unclean"]
+    return {"loss": loss, **losses, "kept": (taught != IGNORE).float().mean()}
 
 
 @torch.no_grad()
@@ -110,146 +104,124 @@ def teacher_logits(teacher: nn.Module, inputs: Tensor, size: Sequence[int]) -> T
     return F.interpolate(teacher(inputs).float(), size, mode="bilinear", align_corners=False)
 
 
-def watch(
-    run: Context, path: Path, ids: Sequence[str], student: nn.Module, teacher: nn.Module
-) -> None:
-    """Keep what student and teacher say about some images, unless it is kept already (a run that
-    goes on, whose networks are older now).
+class Lists:
+    """The clean and the unclean images, which dynamic reassignment changes between epochs.
 
     Args:
-        path: an ``.npz`` file with ``ids``, and for ``student`` and ``teacher`` labels, uint8 [n,
-            S, S], and under ``NAME_probability`` the probability of each label, uint8 [n, S, S],
-            255 for certain.
+        run: whose entropy ranking says which images are clean to begin with.
+        folder: of this stage; what a reassignment decided is kept there for a run that resumes.
+
+    Attributes:
+        base, clean, unclean: the lists of a training step.
     """
-    if not ids or path.is_file():
-        return
-    rows: list[tuple[str, dict[str, np.ndarray]]] = []
-    for name, network in {"student": student, "teacher": teacher}.items():
-        for batch, logits in predict(run, network, ids, run.views.size, "watch"):
-            probability, label = logits.softmax(1).max(1)
-            both = (x.to(torch.uint8).cpu().numpy() for x in (label, (probability * 255).round()))
-            rows += [
-                (i, {name: own, f"{name}_probability": p})
-                for i, own, p in zip(batch, *both, strict=True)
-            ]
-    found: dict[str, dict[str, np.ndarray]] = {i: {} for i in ids}
-    for i, own in run.runtime.gather(rows):
-        found[i] |= own
-    if run.runtime.is_main:
-        path.parent.mkdir(exist_ok=True)
-        maps: dict[str, Any] = {
-            key: np.stack([own[key] for own in found.values()]) for key in found[ids[0]]
-        }
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, ids=np.array(ids), **maps)
-        temporary.replace(path)
+
+    def __init__(self, run: Context, folder: Path) -> None:
+        self.run = run
+        self.folder = folder
+        self.ranking = read_ranking(run.folder / "entropy_ranking")
+        batch = run.recipe.eums.batch_size
+        truth = partial(read_truth, run.data, run.labels)
+        pseudo = partial(read_pseudo_label, run.folder / "clustering", run.clusters["eums"])
+        self.base = Source("base", run.splits.base, truth, batch)
+        self.clean = Source("clean", self._ranked("clean"), pseudo, batch)
+        self.unclean = Source("unclean", self._ranked("unclean"), None, batch)
+        self._splits = {"epoch_0": self.ranking["split"] == "clean"}
+
+    def _ranked(self, split: str) -> list[str]:
+        return self.ranking.index[self.ranking["split"] == split].tolist()
+
+    def reassign(self, epoch: int, student: nn.Module) -> None:
+        """Dynamic reassignment before an epoch: the images of which the student is sure stay clean.
+
+        A resumed run finds what was decided before and does not rank again.
+        """
+        config = self.run.recipe.eums
+        if not config.dynamic_reassignment or epoch not in config.reassign_epochs:
+            return
+        record = self.folder / f"reassigned_{epoch}.csv"
+        if not record.is_file():
+            self._rank_again(record, student)
+        table = pd.read_csv(record, dtype={"id": str})
+        self.unclean.ids = [*self.unclean.ids, *table.loc[~table["clean"], "id"]]
+        self.clean.ids = table.loc[table["clean"], "id"].tolist()
+        clean = self.ranking.index.isin(self.clean.ids)
+        self._splits[f"epoch_{epoch}"] = pd.Series(clean, index=self.ranking.index)
+
+    def _rank_again(self, record: Path, student: nn.Module) -> None:
+        """Score today's clean images by the student, and write which of them stay."""
+        run, ids = self.run, self.clean.ids
+        entropies = image_entropies(run, student, ids)
+        scores = np.array([entropies[i] for i in ids])
+        clusters = self.ranking.loc[ids, "cluster"].to_numpy()
+        per = run.recipe.entropy_ranking.per
+        stays = split_clean(scores, clusters, run.recipe.eums.reassign_share, per)
+        table = pd.DataFrame({"id": ids, "entropy": scores, "clean": stays})
+        run.runtime.barrier()
+        if run.runtime.is_main:
+            with whole_file(record) as draft:
+                table.to_csv(draft, index=False)
+        run.runtime.barrier()
+
+    def by_epoch(self) -> pd.DataFrame:
+        """Which images were clean from each epoch on: bool, a row an image."""
+        return pd.DataFrame(self._splits)
 
 
-def read_watched(folder: Path) -> dict[int, dict[str, np.ndarray]]:
-    """What :func:`watch` kept in the folder of the stage: epoch -> arrays; empty where nothing was
-    kept.
-    """
-    files = {
-        int(path.stem.removeprefix("epoch_")): path
-        for path in (folder / "watched").glob("epoch_*.npz")
-    }
-    return {epoch: dict(np.load(files[epoch])) for epoch in sorted(files)}
+def make_networks(run: Context) -> tuple[nn.Module, nn.Module]:
+    """Student and teacher as the recipe wants them to begin."""
+    config, clusters = run.recipe.eums, run.clusters["eums"]
+    student = run.new_segmenter(clusters, seed=run.seed + 1_000)
+    if config.init == "basic_oc":
+        warm_start(student, run.load_state("basic_oc"))
+    if config.teacher_init == "student":
+        return student, make_teacher(student)
+
+    # As published: a head of its own on the student's encoder.
+    teacher = make_teacher(run.new_segmenter(clusters, seed=run.seed + 2_000))
+    if config.init == "imagenet":
+        teacher.encoder.load_state_dict(student.encoder.state_dict())  # type: ignore[union-attr]
+    return student, teacher
 
 
 def compute(run: Context, folder: Path) -> dict[str, Any]:
     """Train student and teacher."""
-    config, clusters = run.recipe.eums, run.clusters["eums"]
-    ranking = read_ranking(run.folder / "entropy_ranking")
-    student = run.new_segmenter(clusters, seed=run.seed + 1_000)
-    if config.init == "basic_oc":
-        warm_start(student, run.load_state("basic_oc"))
-    teacher = make_teacher(
-        student,
-        run.new_segmenter(clusters, seed=run.seed + 2_000)
-        if config.teacher_init == "independent"
-        else None,
-    )
-    if config.teacher_init == "independent" and config.init == "imagenet":
-        teacher.encoder.load_state_dict(student.encoder.state_dict())  # type: ignore[union-attr]
-
-    base = Source(
-        "base", run.splits.base, partial(read_truth, run.data, run.labels), config.batch_size
-    )
-    clean = Source(
-        "clean",
-        ranking.index[ranking["split"] == "clean"].tolist(),
-        partial(read_pseudo_label, run.folder / "clustering", clusters),
-        config.batch_size,
-    )
-    unclean = Source(
-        "unclean", ranking.index[ranking["split"] == "unclean"].tolist(), None, config.batch_size
-    )
-    splits = {"epoch_0": ranking["split"] == "clean"}
-
-    def reassign(epoch: int, student: Any) -> None:
-        """Dynamic reassignment: the clean images of which the student is sure stay clean."""
-        if not config.dynamic_reassignment or epoch not in config.reassign_epochs:
-            return
-        record = folder / f"reassigned_{epoch}.csv"
-        if not record.is_file():  # there already when a run resumes after this epoch
-            entropies = image_entropies(run, student, clean.ids)
-            scores, groups = (
-                np.array([entropies[i] for i in clean.ids]),
-                ranking.loc[clean.ids, "cluster"].to_numpy(),
-            )
-            stays = split_clean(
-                scores, groups, config.reassign_share, run.recipe.entropy_ranking.per
-            )
-            run.runtime.barrier()
-            if run.runtime.is_main:
-                temporary = record.with_suffix(".tmp")
-                pd.DataFrame({"id": clean.ids, "entropy": scores, "clean": stays}).to_csv(
-                    temporary, index=False
-                )
-                temporary.replace(record)
-            run.runtime.barrier()
-        table = pd.read_csv(record, dtype={"id": str})
-        unclean.ids = [*unclean.ids, *table.loc[~table["clean"], "id"]]
-        clean.ids = table.loc[table["clean"], "id"].tolist()
-        splits[f"epoch_{epoch}"] = pd.Series(ranking.index.isin(clean.ids), index=ranking.index)
-
-    watched = (
-        unclean.ids[:: max(1, len(unclean.ids) // max(1, config.watch))][: config.watch]
-        if config.self_training
-        else []
-    )
-
-    def before_epoch(epoch: int, student: Any) -> None:
-        reassign(epoch, student)
-        watch(run, folder / "watched" / f"epoch_{epoch}.npz", watched, student, teacher)
-
+    config = run.recipe.eums
+    lists = Lists(run, folder)
+    student, teacher = make_networks(run)
     labeller = run.runtime.compiled(teacher)
+    shown = spread(lists.unclean.ids, config.watch) if config.self_training else []
 
-    def step_loss(student: Any, batches: Batches, epoch: int) -> Losses:
+    def before_epoch(epoch: int, student: nn.Module) -> None:
+        lists.reassign(epoch, student)
+        keep_snapshot(run, folder, epoch, shown, {"student": student, "teacher": teacher})
+
+    def step_loss(student: nn.Module, batches: Batches, epoch: int) -> Losses:
         if not config.self_training:
             return supervised_step(student, batches)
-        return eums_step(
-            student,
-            labeller,
-            batches,
-            ramp_up(epoch, config.ramp_up_epochs, config.max_weight),
-            config,
-        )
+        weight = ramp_up(epoch, config.ramp_up_epochs, config.max_weight)
+        return eums_step(student, labeller, batches, weight, config)
 
+    def validate(student: nn.Module) -> float:
+        return novel_miou(run, teacher if config.evaluates_teacher else student)
+
+    sources = [lists.base, lists.clean, lists.unclean]
     fit(
         run,
         "eums",
         student,
-        [base, clean, unclean] if config.self_training else [base, clean],
+        sources if config.self_training else sources[:2],
         step_loss,
         config,
         folder,
         extra={"teacher": teacher} if config.self_training else {},
         before_epoch=before_epoch,
-        validate=lambda student: novel_miou(run, teacher if config.evaluates_teacher else student),
+        validate=validate,
     )
-    watch(run, folder / "watched" / f"epoch_{config.epochs}.npz", watched, student, teacher)
+    keep_snapshot(run, folder, config.epochs, shown, {"student": student, "teacher": teacher})
     if run.runtime.is_main:
-        pd.DataFrame(splits).to_csv(folder / "splits.csv")
-    return {"clean": len(clean.ids), "unclean": len(unclean.ids), "epochs": config.epochs}
+        lists.by_epoch().to_csv(folder / "splits.csv")
+    return {
+        "clean": len(lists.clean.ids),
+        "unclean": len(lists.unclean.ids),
+        "epochs": config.epochs,
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from ncdss_lib.method.context import Context
 from ncdss_lib.recipes import Training
 from ncdss_lib.system.distributed import Batches, Runtime, sum_over_processes, world_size
 from ncdss_lib.system.errors import InputError, RunError
+from ncdss_lib.system.folders import whole_file
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the rest is recorded
 StepLoss = Callable[[Any, Batches, int], Losses]  # (network, batches by source name, epoch)
@@ -71,19 +71,19 @@ def fit(
     folder: Path,
     *,
     extra: dict[str, nn.Module] | None = None,
-    before_epoch: Callable[[int, Any], None] | None = None,
-    validate: Callable[[Any], float] | None = None,
+    before_epoch: Callable[[int, nn.Module], None] | None = None,
+    validate: Callable[[nn.Module], float] | None = None,
 ) -> None:
-    """Train ``model`` in place; leave ``NAME.safetensors`` (last epoch), ``NAME_best.safetensors``
-    and ``NAME_history.csv``.
+    """Train ``model`` in place.
 
-    Every random choice depends only on (seed, epoch, step), and a checkpoint is kept after each
-    epoch until the stage is done: an interrupted training goes on from there and ends with the same
-    weights.
+    In ``folder`` it leaves ``NAME.safetensors`` (the last epoch), ``NAME_best.safetensors`` where
+    epochs are scored, and ``NAME_history.csv``. Every random choice depends only on (seed, epoch,
+    step), and a checkpoint is kept after each epoch until the stage is done: an interrupted
+    training goes on from there and ends with the same weights.
 
     Args:
         sources: lists of images; each step takes one batch from each.
-        step_loss: (model, batches by source name, epoch) -> losses; ``loss`` is minimised.
+        step_loss: (network, batches by source name, epoch) -> losses; ``loss`` is minimised.
         extra: further modules to keep in checkpoints (the teacher).
         before_epoch: called with (epoch, model) before each epoch, also for the epochs of a resumed
             run that are over.
@@ -94,23 +94,20 @@ def fit(
         RunError: a loss is not finite.
         InputError: a list is shorter than one batch.
     """
+    # A fresh optimiser, or everything as it was after the last whole epoch.
     runtime = run.runtime
     optimizer = make_optimizer(model, config, fused=runtime.device.type == "cuda")
     modules = {"model": model, **(extra or {})}
     checkpoint = folder / f"{name}_checkpoint.pt"
-    state: dict[str, Any] = {"epoch": 0, "history": [], "best": -math.inf}
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=runtime.device, weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
-        for key, module in modules.items():
-            module.load_state_dict(state["modules"][key])
+    state = _resume(checkpoint, modules, optimizer, runtime)
     network, optimizer = runtime.setup(model, optimizer)
-    history: list[dict[str, float]] = state["history"]
     load_epoch = run.views.train_loader(sources)
-    progress = tqdm(
+    least = runtime.world_size * (2 if run.recipe.model.head == "aspp" else 1)
+
+    bar = tqdm(
+        desc=f"train {name}",
         total=config.epochs,
         initial=state["epoch"],
-        desc=f"train {name}",
         unit="epoch",
         disable=not runtime.is_main,
     )
@@ -119,57 +116,39 @@ def fit(
             before_epoch(epoch, model)
         if epoch < state["epoch"]:
             continue
-        _check_lists(
-            name,
-            sources,
-            config,
-            epoch,
-            least=runtime.world_size * (2 if run.recipe.model.head == "aspp" else 1),
-        )
+
+        # Train; afterwards every process has the same buffers too.
+        _check_lists(name, sources, config, epoch, least)
         means = train_epoch(
             runtime, network, optimizer, sources, load_epoch, step_loss, config, run.seed, epoch
         )
-        if not all(math.isfinite(value) for value in means.values()):
-            raise RunError(
-                f"{name}: a loss is not finite in epoch {epoch} ({means}). Lower "
-                f"{_section(config)}.lr (now {config.lr}) "
-                "and run again; earlier stages are kept."
-            )
+        _check_finite(name, means, config, epoch)
         for module in modules.values():
             runtime.sync_buffers(module)
-        history.append({"epoch": epoch, **means})
+        state["history"].append({"epoch": epoch, **means})
+        state["epoch"] = epoch + 1
+
+        # Score the epoch; keep the best one's weights, and all that is needed to go on.
         if validate and config.validates:
-            miou = history[-1]["val_miou"] = validate(model)
+            miou = state["history"][-1]["val_miou"] = validate(model)
             if miou > state["best"]:
                 state["best"] = miou
-                _save(run, modules, folder, name, "_best")
-        if runtime.is_main:
-            weights = {key: module.state_dict() for key, module in modules.items()}
-            temporary = checkpoint.with_suffix(".tmp")
-            kept = {
-                "epoch": epoch + 1,
-                "history": history,
-                "best": state["best"],
-                "optimizer": optimizer.state_dict(),
-                "modules": weights,
-            }
-            torch.save(kept, temporary)
-            temporary.replace(checkpoint)
-        progress.set_postfix(loss=f"{means['loss']:.3f}")
-        progress.update()
-    progress.close()
-    _save(run, modules, folder, name, "")
+                _save_weights(runtime, modules, folder, name, "_best")
+        _save_checkpoint(runtime, checkpoint, state, modules, optimizer)
+        bar.set_postfix(loss=f"{means['loss']:.3f}")
+        bar.update()
+    bar.close()
+
+    _save_weights(runtime, modules, folder, name, "")
     if runtime.is_main:
-        with (folder / f"{name}_history.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(history[-1]))
-            writer.writeheader()
-            writer.writerows(history)
+        pd.DataFrame(state["history"]).to_csv(folder / f"{name}_history.csv", index=False)
     runtime.barrier()
 
 
 def make_optimizer(model: Any, config: Training, *, fused: bool = False) -> torch.optim.SGD:
-    """SGD with a learning rate for the head and one for the encoder, each kept as ``base_lr`` in
-    its group.
+    """SGD with a learning rate for the head and one for the encoder.
+
+    Each is kept as ``base_lr`` in its group too, since schedules change ``lr``.
 
     Args:
         model: a network with ``head`` and ``encoder``; parameters without gradient are left out.
@@ -186,9 +165,7 @@ def make_optimizer(model: Any, config: Training, *, fused: bool = False) -> torc
 
 
 def read_history(folder: Path, name: str) -> pd.DataFrame:
-    """What :func:`fit` recorded, a row an epoch: mean losses, and ``val_miou`` where epochs were
-    scored.
-    """
+    """A row an epoch of :func:`fit`: mean losses, and ``val_miou`` where epochs were scored."""
     return pd.read_csv(folder / f"{name}_history.csv")
 
 
@@ -215,21 +192,21 @@ def train_epoch(
     Returns:
         ``steps``, and the mean of each loss over steps and processes.
     """
-    steps = config.steps_per_epoch or min(
-        len(source.ids) // source.batch_size for source in sources
-    )
+    # Which images each step shows, of them this process's share.
+    shortest = min(len(source.ids) // source.batch_size for source in sources)
+    steps = config.steps_per_epoch or shortest
     orders = {source.name: source.batches(seed, epoch, steps) for source in sources}
     plan = [
         {name: runtime.shard(batches[step]) for name, batches in orders.items()}
         for step in range(steps)
     ]
+
     sums: dict[str, Tensor] = {}
     network.train()
     for step, batches in enumerate(runtime.prefetch(load_epoch(plan, seed, epoch))):
         torch.manual_seed(_step_seed(seed, epoch, step, runtime.rank))
-        factor = learning_rate_factor(
-            config, epoch, (epoch * steps + step) / (config.epochs * steps)
-        )
+        progress = (epoch * steps + step) / (config.epochs * steps)
+        factor = learning_rate_factor(config, epoch, progress)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         with runtime.autocast():  # also for networks that are not set up: a teacher
@@ -238,13 +215,10 @@ def train_epoch(
         runtime.fabric.backward(losses["loss"])
         optimizer.step()
         sums = {key: value.detach() + sums.get(key, 0) for key, value in losses.items()}
-    return {
-        "steps": steps,
-        **{
-            key: runtime.sum(value).item() / steps / runtime.world_size
-            for key, value in sums.items()
-        },
-    }
+
+    count = steps * runtime.world_size
+    means = {key: runtime.sum(value).item() / count for key, value in sums.items()}
+    return {"steps": steps, **means}
 
 
 def _step_seed(*parts: int) -> int:
@@ -261,8 +235,8 @@ def _check_lists(
         if source.batch_size < least:
             raise InputError(
                 f"{name}: {section}.batch_size={source.batch_size} is too small: batch-norm needs "
-                f"at least {least} images a step "
-                "over all processes. Set it higher, or use fewer processes."
+                f"at least {least} images a step over all processes. Set it higher, or use fewer "
+                "processes."
             )
         if not source.ids:
             raise InputError(
@@ -272,24 +246,59 @@ def _check_lists(
         if len(source.ids) < source.batch_size and config.steps_per_epoch is None:
             raise InputError(
                 f"{name}: the list {source.name!r} has {len(source.ids)} images, fewer than one "
-                f"batch of {source.batch_size}. "
-                f"Set {section}.batch_size lower or {section}.steps_per_epoch to a number."
+                f"batch of {source.batch_size}. Set {section}.batch_size lower or "
+                f"{section}.steps_per_epoch to a number."
             )
 
 
-def _save(
-    run: Context, modules: dict[str, nn.Module], folder: Path, name: str, suffix: str
+def _check_finite(name: str, means: dict[str, float], config: Training, epoch: int) -> None:
+    if not all(math.isfinite(value) for value in means.values()):
+        raise RunError(
+            f"{name}: a loss is not finite in epoch {epoch} ({means}). Lower "
+            f"{_section(config)}.lr (now {config.lr}) and run again; earlier stages are kept."
+        )
+
+
+def _resume(
+    checkpoint: Path, modules: dict[str, nn.Module], optimizer: Any, runtime: Runtime
+) -> dict[str, Any]:
+    """Fill modules and optimiser from a checkpoint where there is one.
+
+    Returns:
+        ``epoch`` (those that are done), ``history`` (a row an epoch) and ``best`` (highest score).
+    """
+    if not checkpoint.is_file():
+        return {"epoch": 0, "history": [], "best": -math.inf}
+    state = torch.load(checkpoint, map_location=runtime.device, weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    for key, module in modules.items():
+        module.load_state_dict(state["modules"][key])
+    return {key: state[key] for key in ("epoch", "history", "best")}
+
+
+def _save_checkpoint(
+    runtime: Runtime,
+    path: Path,
+    state: dict[str, Any],
+    modules: dict[str, nn.Module],
+    optimizer: Any,
 ) -> None:
-    if run.runtime.is_main:
+    if runtime.is_main:
+        weights = {key: module.state_dict() for key, module in modules.items()}
+        with whole_file(path) as draft:
+            torch.save({**state, "optimizer": optimizer.state_dict(), "modules": weights}, draft)
+
+
+def _save_weights(
+    runtime: Runtime, modules: dict[str, nn.Module], folder: Path, name: str, suffix: str
+) -> None:
+    if runtime.is_main:
         for key, module in modules.items():
             stem = name if key == "model" else f"{name}_{key}"
-            safetensors.torch.save_file(
-                {n: t.contiguous() for n, t in module.state_dict().items()},
-                folder / f"{stem}{suffix}.safetensors",
-            )
+            weights = {n: tensor.contiguous() for n, tensor in module.state_dict().items()}
+            safetensors.torch.save_file(weights, folder / f"{stem}{suffix}.safetensors")
 
 
 def _section(config: Training) -> str:
-    return {"BaseTraining": "base_training", "BasicFramework": "basic_framework", "EUMS": "eums"}[
-        type(config).__name__
-    ]
+    sections = {"BaseTraining": "base_training", "BasicFramework": "basic_framework"}
+    return sections.get(type(config).__name__, "eums")

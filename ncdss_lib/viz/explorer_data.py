@@ -27,9 +27,9 @@ from ncdss_lib.method.clustering import (
     used_images,
 )
 from ncdss_lib.method.entropy_ranking import entropy_map
-from ncdss_lib.method.eums import read_watched
 from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.method.metrics import Scores, score
+from ncdss_lib.method.snapshots import read_snapshots
 from ncdss_lib.viz import examples, results
 
 if TYPE_CHECKING:
@@ -443,7 +443,7 @@ def teaching_data(run: Run, side: int = SMALL_SIDE) -> Teaching:
     mapping[:first] = np.arange(first)
     mapping[first : first + clusters] = results.training_classes(run, clusters)
 
-    watched = read_watched(run.folder / "eums")
+    watched = read_snapshots(run.folder / "eums")
     ids = next(iter(watched.values()))["ids"].tolist() if watched else []
     pictures = []
     for n, i in enumerate(ids):

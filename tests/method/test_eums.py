@@ -16,6 +16,7 @@ from ncdss_lib.method import eums
 from ncdss_lib.method.entropy_ranking import read_ranking
 from ncdss_lib.method.eums import ramp_up
 from ncdss_lib.method.inference import load_model, predict
+from ncdss_lib.method.snapshots import read_snapshots
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.runs.pipeline import Run, open_run
 from ncdss_lib.viz import results
@@ -190,7 +191,7 @@ def test_what_is_watched_is_what_the_networks_say_and_does_not_touch_them(voc, r
         without, watched = (load_file(folder / f"{name}.safetensors") for folder in folders.values())
         assert all(torch.equal(without[key], watched[key]) for key in without)
     assert not (folders[0] / "watched").exists()
-    kept, run = eums.read_watched(folders[3]), runs[3]
+    kept, run = read_snapshots(folders[3]), runs[3]
     assert list(kept) == [0, 1, 2, 3]
     ids = kept[0]["ids"].tolist()
     assert len(ids) == 3
@@ -214,4 +215,4 @@ def test_a_resumed_run_keeps_what_it_watched(monkeypatch, voc, ranked, tmp_path)
     assert len(earlier) == 3  # before epochs 0, 1 and 2
     compute(monkeypatch, voc, ranked, tmp_path / "eums", Recorder())
     assert {p.name: p.read_bytes() for p in (tmp_path / "eums" / "watched").glob("*.npz") if p.name in earlier} == earlier
-    assert sorted(eums.read_watched(tmp_path / "eums")) == [0, 1, 2, 3]
+    assert sorted(read_snapshots(tmp_path / "eums")) == [0, 1, 2, 3]
