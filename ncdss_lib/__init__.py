@@ -1,5 +1,6 @@
-"""Novel class discovery in semantic segmentation: the method of Zhao, Zhong, Sebe and Lee (CVPR
-2022), stage by stage.
+"""Novel class discovery in semantic segmentation, stage by stage.
+
+The method is that of Zhao, Zhong, Sebe and Lee (CVPR 2022).
 """
 
 import os

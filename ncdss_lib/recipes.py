@@ -1,6 +1,6 @@
 """Recipes: every setting of a run, typed and frozen.
 
-The defaults of the classes below are the *published* values (method reference, section 14), so
+The defaults of the classes below are the *published* values, so
 ``Recipe()`` is the ``paper`` recipe. ``laptop`` is the list of fields in which ours differs, each
 with its reason. ``load_recipe`` adds the user's own overrides.
 """
@@ -299,7 +299,7 @@ class Recipe(_Section):
     ablation: Ablation = Ablation()
 
 
-#: What the paper does otherwise on COCO-20i (method reference, sections 3, 8 and 10).
+#: What the paper does otherwise on COCO-20i.
 PAPER_COCO: dict[str, Any] = {
     "base_training.epochs": 20, "base_training.milestone": 15, "base_training.select": "last",
     "basic_framework.epochs": 20,
@@ -429,8 +429,9 @@ def sections() -> dict[str, type[_Section]]:
 
 
 def load_recipe(name: str, overrides: Iterable[str] = (), dataset: str | None = None) -> Recipe:
-    """The recipe ``name`` with ``stage.field=value`` overrides applied, values in YAML (``0.5``,
-    ``null``, ``[2, 3]``).
+    """The recipe ``name`` with ``stage.field=value`` overrides applied.
+
+    Values are in YAML: ``0.5``, ``null``, ``[2, 3]``.
 
     Args:
         dataset: ``paper`` has other schedules for ``coco20i`` than for PASCAL-5i.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ncdss_lib.method.evaluation import confusion_on_val
 from ncdss_lib.method.training_loop import pixel_cross_entropy
-from ncdss_lib.models import feature_cache
+from ncdss_lib.models import cached_features
 from ncdss_lib.recipes import Compute
 from ncdss_lib.runs.pipeline import open_run
 from ncdss_lib.system.distributed import Runtime, report_failure
@@ -96,7 +96,7 @@ def full_disk(runtime: Runtime, folder: Path) -> None:
     from tests.models.test_cached_features import Tiny, build
 
     if runtime.rank == 1:
-        feature_cache._write_only = lambda path, flags: os.open("/dev/full", os.O_WRONLY)
+        cached_features._write_only = lambda path, flags: os.open("/dev/full", os.O_WRONLY)
     build(folder, runtime, Tiny())
 
 

@@ -29,6 +29,7 @@ Targets = Callable[
     [str], np.ndarray
 ]  # image id -> contiguous label map, uint8 [H, W]; picklable, for loading processes
 Step = dict[str, Sequence[str]]  # source name -> ids of the images of one training step
+Key = tuple[int, int, int]  # seed, epoch and step, from which chance is drawn
 LoadEpoch = Callable[
     [Sequence[Step], int, int], Iterator[Batches]
 ]  # (steps, seed, epoch) -> the batches of each step
@@ -51,9 +52,7 @@ class Source:
     batch_size: int
 
     def batches(self, seed: int, epoch: int, steps: int) -> list[list[str]]:
-        """The ids of each step: shuffled passes over the list, one after the other, cut into
-        batches.
-        """
+        """The ids of each step: shuffled passes over the list, cut into batches."""
         rng = np.random.default_rng([seed, crc32(self.name.encode()), epoch])
         needed = steps * self.batch_size
         passes = [rng.permutation(len(self.ids)) for _ in range(-(-needed // len(self.ids)))]
@@ -70,8 +69,9 @@ class Views(Protocol):
     )  # channels of cached features by encoder stage; None: inputs are images
 
     def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
-        """What loads the batches of a training, epoch by epoch: ``x`` and ``y`` (uint8 [B, T, T]),
-        or ``weak`` and ``strong``.
+        """What loads the batches of a training, epoch by epoch.
+
+        Of each source ``x`` and ``y`` (uint8 [B, T, T]), or ``weak`` and ``strong``.
         """
         ...
 
@@ -81,8 +81,9 @@ class Views(Protocol):
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """OpenCV's cubic resize of uint8 [H, W, 3] to [size, size, 3], as published: aspect ratio not
-    kept, no anti-aliasing.
+    """OpenCV's cubic resize of uint8 [H, W, 3] to [size, size, 3], as published.
+
+    The aspect ratio is not kept, and there is no anti-aliasing.
     """
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
 
@@ -117,16 +118,15 @@ class ImageViews:
 
     @property
     def workers(self) -> int:
-        """Loading processes: as many as the recipe says, or one a core (a step keeps no more than
-        16 busy).
-        """
+        """Loading processes: as many as the recipe says, or one a core, at most 16."""
         return min(cores(), 16) if self.config.workers is None else self.config.workers
 
     def augment(
         self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """One random geometry applied to an image and its label map, each sampled twice: at
-        original size, then by the resize.
+        """One random geometry for an image and its label map.
+
+        Each is sampled twice: at original size, then by the resize.
 
         Args:
             image: uint8 [H, W, 3].
@@ -159,8 +159,7 @@ class ImageViews:
         )
 
     def sample(self, source: Source, image_id: str, key: Sequence[int]) -> dict[str, np.ndarray]:
-        """One training sample, its randomness drawn from ``key`` and the names of source and image
-        alone.
+        """One training sample; chance depends on ``key`` and the names of source and image.
 
         Returns:
             ``x`` uint8 [size, size, 3] and ``y`` uint8 [target_size, target_size]; without targets
@@ -179,9 +178,7 @@ class ImageViews:
 
 
 def jitter_colours(image: np.ndarray, config: Data, seed: int) -> np.ndarray:
-    """Brightness, contrast, saturation and hue of uint8 [H, W, 3] changed at random, in random
-    order: torchvision's, by Pillow.
-    """
+    """torchvision's ColorJitter of uint8 [H, W, 3]: random changes in random order, by Pillow."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return np.array(ColorJitter(*config.jitter)(Image.fromarray(image)))
@@ -193,14 +190,14 @@ def _one_thread(worker: int) -> None:
 
 
 class _StepLoader:
-    """Loads whole steps in processes that live as long as this object: one set of them for all
-    sources and epochs of a training.
+    """Loads whole steps in processes that live as long as this object.
+
+    One set of them serves all sources and epochs of a training.
     """
 
     def __init__(self, views: ImageViews, sources: Sequence[Source]) -> None:
-        self._plan: list[
-            tuple[Step, tuple[int, int, int]]
-        ] = []  # the loader's sampler: each epoch puts its steps here
+        # The loader's sampler: each epoch puts its steps here.
+        self._plan: list[tuple[Step, Key]] = []
         self._loader = DataLoader(
             _Steps(views, sources),
             batch_size=None,
@@ -221,16 +218,13 @@ class _StepLoader:
 
 
 class _Steps(Dataset):
-    """Item: all samples of a step, found by the ids of each source and the key of the step's random
-    numbers.
-    """
+    """Item: all samples of a step, by the ids of each source and the key of its random numbers."""
 
     def __init__(self, views: ImageViews, sources: Sequence[Source]) -> None:
-        self.views, self.sources = views, {source.name: source for source in sources}
+        self.views = views
+        self.sources = {source.name: source for source in sources}
 
-    def __getitem__(
-        self, item: tuple[Step, tuple[int, int, int]]
-    ) -> dict[str, dict[str, np.ndarray]]:
+    def __getitem__(self, item: tuple[Step, Key]) -> dict[str, dict[str, np.ndarray]]:
         step, key = item
         return {
             name: self._stack([self.views.sample(self.sources[name], i, key) for i in ids])

@@ -1,5 +1,4 @@
-"""The paper's ablation (its first table): EUMS without self-training, without dynamic reassignment,
-or without both.
+"""The paper's ablation (its first table): EUMS without one or two of its parts.
 
 In: what EUMS itself is made from, so that the rows of one run share base model, pseudo-labels and
 ranking.

@@ -1,5 +1,4 @@
-"""Stage 1, base training: supervised segmentation of the base classes (method reference, section
-3).
+"""Stage 1, base training: supervised segmentation of the base classes.
 
 In: images with a base class and their ground truth, novel classes hidden as background.
 Out: ``base.safetensors``, ``base_history.csv``.

@@ -1,5 +1,4 @@
-"""Stage 3, the basic framework: fine-tune on base images with truth and novel images with
-pseudo-labels (section 8).
+"""Stage 3, the basic framework: fine-tune on base images and pseudo-labelled novel ones.
 
 In: pseudo-labels for K = N (``basic``) and for over-clustering (``basic_oc``).
 Out: for both, ``NAME.safetensors`` and ``NAME_history.csv``.
@@ -66,7 +65,7 @@ def _fine_tune(run: Context, name: str, clusters: int, used: list[str], folder: 
 
 
 def supervised_step(model: Any, batches: Batches) -> Losses:
-    """Half the loss from truth, half from pseudo-labels (section 8).
+    """Half the loss from truth, half from pseudo-labels.
 
     Args:
         model: a network with 1 + B + K outputs.
@@ -84,7 +83,5 @@ def supervised_step(model: Any, batches: Batches) -> Losses:
 
 
 def novel_miou(run: Context, model: Any) -> float:
-    """Novel mIoU on validation under the published matching, by which the published protocol
-    chooses an epoch.
-    """
+    """Novel mIoU on validation under the published matching: what chooses an epoch there."""
     return score(confusion_on_val(run, model, run.views.size), run.labels).novel_miou or 0.0

@@ -1,5 +1,4 @@
-"""Which novel class each cluster stands for: the matchings of evaluation, all from one confusion
-matrix.
+"""Which novel class each cluster stands for: matchings from one confusion matrix.
 
 Rows are ground truth in contiguous ids (background, B base, N novel classes), columns are
 predictions (background, B base classes, K clusters).
@@ -16,8 +15,9 @@ UNMATCHED = -1  # the class of a cluster that a matching leaves over: its pixels
 
 
 def pairwise_iou(counts: np.ndarray) -> np.ndarray:
-    """IoU [n, K] of n classes and K clusters, both restricted to the pixels that ``counts`` [n, K]
-    holds; 0 where both are empty.
+    """IoU [n, K] of n classes and K clusters; 0 where both are empty.
+
+    Both are restricted to the pixels that ``counts`` [n, K] holds.
     """
     union = counts.sum(1, keepdims=True) + counts.sum(0, keepdims=True) - counts
     return np.divide(counts, union, out=np.zeros(counts.shape), where=union > 0)

@@ -1,5 +1,6 @@
-"""Stage 2, clustering pseudo-labelling: saliency minus base classes, one prototype an image,
-k-means, fusion (sections 4 to 7).
+"""Stage 2, clustering pseudo-labelling.
+
+Saliency minus base classes, one prototype an image, k-means, and what comes of all that: a label.
 
 In: the base model; novel images with their saliency maps; the ImageNet encoder.
 Out: ``base_pred/ID.png`` (confident base classes), ``novel_map/ID.png`` ({0, 1}), ``images.csv``
@@ -32,7 +33,7 @@ from ncdss_lib.system.errors import InputError
 
 
 def confident_base(logits: Tensor, confidence: float) -> Tensor:
-    """Pixels that the base model takes for a base class with confidence (section 4).
+    """Pixels that the base model takes for a base class with confidence.
 
     Args:
         logits: float [B, 1 + B, H, W] of the base model.
@@ -49,9 +50,9 @@ def confident_base(logits: Tensor, confidence: float) -> Tensor:
 def adjoint_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """Weights at feature resolution that pool as the mask does after bilinear upsampling.
 
-    Upsampling is linear, ``u = W f``, so the sum of ``u`` over a mask ``m`` is ``sum (W f) m = sum
-    f (W^T m)``. W is separable, so W^T m is a product with two small matrices, and the upsampled
-    features are never made (2 GB an image at 512 px and 2048 channels).
+    Upsampling is linear, ``u = W f``, so the sum of ``u`` over a mask ``m`` is
+    ``sum (W f) m = sum f (W^T m)``. W is separable, so W^T m is a product with two small matrices,
+    and the upsampled features are never made (2 GB an image at 512 px and 2048 channels).
 
     Args:
         mask: bool or float [S, T].
@@ -60,7 +61,8 @@ def adjoint_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     Returns:
         float32 [height, width]; its sum is that of the mask.
     """
-    rows, columns = _bilinear_matrix(mask.shape[0], height), _bilinear_matrix(mask.shape[1], width)
+    rows = _bilinear_matrix(mask.shape[0], height)
+    columns = _bilinear_matrix(mask.shape[1], width)
     return rows.T @ mask.astype(np.float32) @ columns
 
 
@@ -72,7 +74,7 @@ def _bilinear_matrix(large: int, small: int) -> np.ndarray:
 
 
 def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:
-    """One L2-normalised prototype an image: the sum of features under the novel mask (section 6).
+    """One L2-normalised prototype an image: the sum of features under the novel mask.
 
     Args:
         features: float [B, C, h, w].
@@ -89,8 +91,9 @@ def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def fuse(base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: int) -> np.ndarray:
-    """The pseudo-label of an image: confident base classes first, then its cluster on the novel
-    mask, else background (section 7).
+    """The pseudo-label of an image: confident base classes, else its cluster on the novel mask.
+
+    What is neither is background.
 
     Args:
         base_pred: uint8 [H, W], 0..B.
@@ -106,7 +109,7 @@ def fuse(base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: i
 def cluster_prototypes(
     prototypes: np.ndarray, clusters: int, *, dims: int, whiten: bool, n_init: int, seed: int
 ) -> tuple[np.ndarray, PCA]:
-    """PCA, then k-means++ (section 6).
+    """PCA, then k-means++.
 
     Args:
         prototypes: float [N, C].
@@ -118,31 +121,24 @@ def cluster_prototypes(
     """
     pca = PCA(min(dims, len(prototypes) - 1, prototypes.shape[1]), whiten=whiten, svd_solver="full")
     reduced = pca.fit_transform(prototypes)
-    return KMeans(clusters, n_init=n_init, random_state=seed).fit_predict(reduced).astype(
-        np.int64
-    ) + 1, pca
+    assigned = KMeans(clusters, n_init=n_init, random_state=seed).fit_predict(reduced)
+    return assigned.astype(np.int64) + 1, pca
 
 
 def compute(run: Context, folder: Path) -> dict[str, Any]:
-    """From the base model to pseudo-labels for K = novel classes and K = over_clustering times
-    that.
-    """
+    """From the base model to pseudo-labels, for K = N and for over-clustering."""
+    config = run.recipe.clustering
     images = _novel_maps(run, folder)
     used = images.index[images["status"] == "used"].tolist()
-    largest = max(run.clusters.values())
-    if len(used) < largest:
-        raise InputError(
-            f"more clusters than images: K = {largest}, but only {len(used)} of {len(images)} "
-            "novel images are left "
-            f"({(images['status'] == 'no_saliency').sum()} without saliency, "
-            f"{(images['status'] == 'below_min_area').sum()} below the area "
-            "limit). Use more images, lower clustering.min_area_fraction / min_area_pixels, or "
-            "clustering.over_clustering."
-        )
+    _check_number(run, images["status"])
+
+    # One prototype an image.
     prototypes = _prototypes(run, folder, used)
-    config, numbers = run.recipe.clustering, {}
     if run.runtime.is_main:
         save_file({"prototypes": torch.from_numpy(prototypes)}, folder / "prototypes.safetensors")
+
+    # For each K: one cluster an image, and its label.
+    numbers = {}
     for k in sorted(set(run.clusters.values())):
         cluster = partial(
             cluster_prototypes,
@@ -153,12 +149,10 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
             n_init=config.n_init,
             seed=run.seed,
         )
-        assigned, pca = run.runtime.from_main(
-            cluster
-        )  # once: machines that round otherwise might number the clusters otherwise
-        images[f"cluster_{k}"] = (
-            pd.Series(assigned, index=used).reindex(images.index).astype("Int64")
-        )
+        # Once: machines that round otherwise might number the clusters otherwise.
+        assigned, pca = run.runtime.from_main(cluster)
+        column = pd.Series(assigned, index=used).reindex(images.index)
+        images[f"cluster_{k}"] = column.astype("Int64")
         numbers = {
             "pca_dims": int(pca.n_components_),
             "explained_variance": float(pca.explained_variance_ratio_.sum()),
@@ -176,30 +170,39 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
     }
 
 
+def _check_number(run: Context, status: pd.Series) -> None:
+    """Refuse to look for more clusters than images are left."""
+    counts = status.value_counts()
+    largest = max(run.clusters.values())
+    used = counts.get("used", 0)
+    if used < largest:
+        raise InputError(
+            f"more clusters than images: K = {largest}, but only {used} of {len(status)} novel "
+            f"images are left ({counts.get('no_saliency', 0)} without saliency, "
+            f"{counts.get('below_min_area', 0)} below the area limit). Use more images, lower "
+            "clustering.min_area_fraction / min_area_pixels, or clustering.over_clustering."
+        )
+
+
 def _novel_maps(run: Context, folder: Path) -> pd.DataFrame:
     """Base-class removal and the area rule: one row a novel image, with its area and status."""
     config = run.recipe.clustering
-    saliency_ids = [i for i in run.splits.novel if run.data.saliency(i) is not None]
+    salient = [i for i in run.splits.novel if run.data.saliency(i) is not None]
+    write = partial(_write_novel_map, run, folder)
     rows: list[tuple[str, int, float]] = []
-    for ids, logits in predict(
-        run, load_model(run, "base"), saliency_ids, run.views.size, "base-class removal"
-    ):
+    base_model = load_model(run, "base")
+    for ids, logits in predict(run, base_model, salient, run.views.size, "base-class removal"):
         base_preds = confident_base(logits, config.base_confidence).cpu().numpy()
         guesses = (logits.argmax(1) > 0).to(torch.uint8).cpu().numpy()
-        rows += run.runtime.map(
-            partial(_write_novel_map, run, folder), zip(ids, base_preds, guesses, strict=True)
-        )
-    images = pd.DataFrame(
-        index=pd.Index(run.splits.novel, name="id"), columns=["area", "share"], dtype=float
-    )
+        rows += run.runtime.map(write, zip(ids, base_preds, guesses, strict=True))
+
+    index = pd.Index(run.splits.novel, name="id")
+    images = pd.DataFrame(index=index, columns=["area", "share"], dtype=float)
     images["status"] = "no_saliency"
     for i, area, share in run.runtime.gather(rows):
         large = area > config.min_area_pixels and share > config.min_area_fraction
-        images.loc[i, ["area", "share", "status"]] = [
-            area,
-            share,
-            "used" if large else "below_min_area",
-        ]
+        status = "used" if large else "below_min_area"
+        images.loc[i, ["area", "share", "status"]] = [area, share, status]
     return images
 
 
@@ -208,10 +211,12 @@ def _write_novel_map(
 ) -> tuple[str, int, float]:
     """Write what is known of one image at its own size.
 
-    Its id, and pixels and share of its novel mask.
+    Returns:
+        Its id, and pixels and share of its novel mask.
     """
     image_id, small, guess = found
-    config, salient = run.recipe.clustering, run.data.saliency(image_id)
+    config = run.recipe.clustering
+    salient = run.data.saliency(image_id)
     assert salient is not None
     base_pred = resize_labels(small, salient.shape)
     if config.mask_size == "network":
@@ -237,23 +242,20 @@ def _write_pseudo_label(run: Context, folder: Path, clusters: int, found: tuple[
 @torch.inference_mode()
 def _prototypes(run: Context, folder: Path, used: list[str]) -> np.ndarray:
     """One prototype a used image, from the ImageNet encoder's deepest stage: float32 [N, C]."""
-    runtime, views = run.runtime, run.views
-    encoder: nn.Module = (
-        nn.Identity() if views.channels else runtime.prepare(Encoder(run.recipe.model).eval())
-    )
+    runtime = run.runtime
+    views = run.views
+    encoder: nn.Module = nn.Identity()  # cached features are the encoder's
+    if not views.channels:
+        encoder = runtime.prepare(Encoder(run.recipe.model).eval())
     deepest = (views.channels or encoder.channels)[-1]  # type: ignore[index]
+
     found: list[tuple[str, np.ndarray]] = []
     for ids, inputs in views.clean(runtime.shard(used), run.recipe.compute.inference_batch):
         with runtime.autocast():
             features = encoder(runtime.to_device(inputs))[:, -deepest:]
-        weights = np.stack(
-            runtime.map(partial(_pooling_weights, folder, views.size, features.shape[-2:]), ids)
-        )
-        found += zip(
-            ids,
-            masked_prototype(features, runtime.to_device(torch.from_numpy(weights))).cpu().numpy(),
-            strict=True,
-        )
+        pooling = partial(_pooling_weights, folder, views.size, features.shape[-2:])
+        weights = runtime.to_device(torch.from_numpy(np.stack(runtime.map(pooling, ids))))
+        found += zip(ids, masked_prototype(features, weights).cpu().numpy(), strict=True)
     by_id = dict(runtime.gather(found))
     return np.stack([by_id[i] for i in used])
 

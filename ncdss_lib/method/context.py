@@ -36,8 +36,7 @@ from ncdss_lib.system.folders import cache_root
 
 
 class Context:
-    """What a stage may ask of the run that it is part of: data, labels, settings, networks,
-    devices.
+    """What a stage may ask of its run: data, labels, settings, networks, devices.
 
     Attributes:
         data, fold, seed, recipe, folder: what is run, and where its artefacts are.
@@ -87,9 +86,7 @@ class Context:
         return FeatureViews(FeatureCache(folder), self.data, config)
 
     def with_settings(self, section: str, **fields: Any) -> Self:
-        """The same run, folder and all, with other values of some fields of one section of the
-        recipe.
-        """
+        """The same run, folder and all, with other values in one section of the recipe."""
         settings = getattr(self.recipe, section).model_copy(update=fields)
         variant = copy.copy(self)
         variant.recipe = self.recipe.model_copy(update={section: settings})
@@ -123,9 +120,7 @@ class Context:
         return read_truth(self.data, self.labels, image_id, hide_novel=hide_novel)
 
     def training_config(self, model: str) -> Training:
-        """The section of the recipe by which ``base``, ``basic``, ``basic_oc`` or ``eums`` is
-        trained.
-        """
+        """The settings by which ``base``, ``basic``, ``basic_oc`` or ``eums`` is trained."""
         recipe = self.recipe
         return {"base": recipe.base_training, "eums": recipe.eums}.get(
             model, recipe.basic_framework

@@ -1,5 +1,4 @@
-"""Stage 4, entropy ranking: novel images into clean and unclean by the entropy of the basic model
-(section 9).
+"""Stage 4, entropy ranking: novel images into clean and unclean by the basic model's entropy.
 
 In: ``basic_oc`` and its pseudo-labels.
 Out: ``ranking.csv``: id, cluster, entropy (ascending), split.
@@ -38,8 +37,9 @@ def entropy_map(logits: Tensor) -> Tensor:
 
 
 def region_entropy(logits: Tensor, region: Tensor) -> Tensor:
-    """Score of an image: mean entropy over its pseudo-novel region. No other pixel is looked at: a
-    region is a fifth of a typical image.
+    """Score of an image: mean entropy over its pseudo-novel region.
+
+    No other pixel is looked at: a region is a fifth of a typical image.
 
     Args:
         logits: float [B, C, H, W].
@@ -88,9 +88,7 @@ def split_clean(
 
 
 def image_entropies(run: Context, model: nn.Module, ids: Sequence[str]) -> dict[str, float]:
-    """Entropy score of each image under a model, over the regions of its over-clustered
-    pseudo-label.
-    """
+    """Entropy score of each image under a model, over its over-clustered pseudo-label."""
     clusters, first, size = run.clusters["eums"], 1 + run.labels.num_base, run.views.size
     found: list[tuple[str, float]] = []
 

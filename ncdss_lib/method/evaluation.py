@@ -1,5 +1,4 @@
-"""Stage 6, evaluation: one pass a model, one confusion matrix, all scores from it (method
-reference, section 11).
+"""Stage 6, evaluation: one pass a model, one confusion matrix, all scores from it.
 
 In: the trained networks and the validation set; for the pseudo-labels, the masks of the unlabelled
 training images, which are used here and nowhere before.
@@ -37,14 +36,15 @@ MODELS = ("base", "basic", "basic_oc", "eums")
 
 @dataclass(frozen=True)
 class Confusions:
-    """Counts of one model over the validation images, int64, truth by prediction; every score
-    follows from them.
+    """Pixels of the validation images by truth and by one model's prediction.
+
+    Every score follows from them.
 
     Attributes:
-        halves: [2, 1 + B + N, 1 + B + K] at ``size``: the images of even and of odd position in the
-            sorted list.
-        original: [1 + B + N, 1 + B + K] at the images' original size, predictions resized by
-            nearest neighbour (section 11).
+        halves: int64 [2, 1 + B + N, 1 + B + K] at ``size``: the images of even and of odd position
+            in the sorted list.
+        original: int64 [1 + B + N, 1 + B + K] at the images' original size, predictions resized by
+            nearest neighbour, as the released evaluation script does.
     """
 
     halves: np.ndarray
@@ -67,10 +67,10 @@ def confusions(
     """
     ids = run.splits.val if ids is None else ids
     half_of = {i: position % 2 for position, i in enumerate(ids)}
-    rows, columns = len(run.labels.names), model.outputs
-    counts = torch.zeros(
-        3, rows, columns, dtype=torch.int64, device=run.runtime.device
-    )  # two halves, and at original size
+    rows = len(run.labels.names)
+    columns = model.outputs
+    # Two halves, and all at original size.
+    counts = torch.zeros(3, rows, columns, dtype=torch.int64, device=run.runtime.device)
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         truth = run.truth(image_id)
@@ -87,13 +87,10 @@ def confusions(
             counts[half] += confusion_matrix(resized[mine], predictions[mine], rows, columns)
 
         # At the size of each image.
-        original = run.runtime.to_device(
-            torch.from_numpy(np.concatenate([truth.ravel() for truth, _ in truths]))
-        )
-        enlarged = [
-            nearest(own, truth.shape).flatten()
-            for own, (truth, _) in zip(predictions, truths, strict=True)
-        ]
+        flat = np.concatenate([truth.ravel() for truth, _ in truths])
+        original = run.runtime.to_device(torch.from_numpy(flat))
+        pairs = zip(predictions, truths, strict=True)
+        enlarged = [nearest(own, truth.shape).flatten() for own, (truth, _) in pairs]
         counts[2] += confusion_matrix(original, torch.cat(enlarged), rows, columns)
     total = run.runtime.sum(counts).cpu().numpy()
     return Confusions(total[:2], total[2])
@@ -109,63 +106,57 @@ def nearest(labels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def confusion_on_val(run: Context, model: Segmenter, size: int) -> np.ndarray:
-    """Confusion matrix of a model on the validation images at ``size`` pixels, int64 [1 + B + N,
-    outputs].
-    """
+    """:attr:`Confusions.total` of a model: int64 [1 + B + N, outputs] at ``size`` pixels."""
     return confusions(run, model, size).total
 
 
 def protocols(found: Confusions, labels: LabelSpace) -> dict[str, Scores]:
     """The scores of one model under every protocol, from the same predictions.
 
-    ``published``, ``hungarian``, ``argmax_iou`` and ``majority`` match clusters on all images
-    (:func:`ncdss_lib.method.metrics.match_clusters`); ``held_out`` on the half that it does not
-    score; ``original_size`` scores the published matching at the images' own size, as the released
-    evaluation script does. A base model has no clusters, so only the first and the last differ.
+    ``published``, ``hungarian``, ``argmax_iou`` and ``majority`` match clusters on all images, see
+    :func:`ncdss_lib.method.cluster_matching.match_clusters`; ``held_out`` on the half that it does
+    not score; ``original_size`` scores the published matching at the images' own size, as the
+    released evaluation script does. A base model has no clusters: only the first and the last
+    differ.
     """
     if found.total.shape[1] == 1 + labels.num_base:
         return {
             "published": score(found.total, labels),
             "original_size": score(found.original, labels),
         }
-    matched = {rule: score(found.total, labels, rule) for rule in RULES}
-    at_original = score_matched(
-        found.original, match_clusters(found.total, labels, "published"), labels, "published"
-    )
+    mapping = match_clusters(found.total, labels, "published")
     return {
-        **matched,
+        **{rule: score(found.total, labels, rule) for rule in RULES},
         "held_out": score_held_out(found.halves, labels),
-        "original_size": at_original,
+        "original_size": score_matched(found.original, mapping, labels, "published"),
     }
 
 
 def pseudo_label_counts(
-    truth: np.ndarray, pseudo: np.ndarray, run: Context, clusters: int
+    truth: np.ndarray, pseudo: np.ndarray, labels: LabelSpace, clusters: int
 ) -> np.ndarray:
     """Ground truth under each cluster of one image.
 
     Args:
         truth: contiguous ids, uint8 [H, W], 255 left out.
         pseudo: pseudo-labels, uint8 [H, W].
+        clusters: K.
 
     Returns:
         int64 [1 + B + N, K].
     """
-    first, rows = 1 + run.labels.num_base, len(run.labels.names)
+    first = 1 + labels.num_base
     novel = (pseudo >= first) & (pseudo < first + clusters)
-    counts = confusion_matrix(
-        torch.from_numpy(truth[novel]),
-        torch.from_numpy(pseudo[novel].astype(np.int64) - first),
-        rows,
-        clusters,
-    )
-    return counts.numpy()
+    under = torch.from_numpy(truth[novel])
+    cluster = torch.from_numpy(pseudo[novel].astype(np.int64) - first)
+    return confusion_matrix(under, cluster, len(labels.names), clusters).numpy()
 
 
 @dataclass
 class PseudoLabels:
-    """What the pseudo-labels of some images got right. Of each image two numbers are kept, whatever
-    the number of classes.
+    """What the pseudo-labels of some images got right.
+
+    Of each image two numbers are kept, whatever the number of classes.
 
     Attributes:
         total: int64 [1 + B + N, K], truth under each cluster, summed over the images.
@@ -202,16 +193,13 @@ class PseudoLabels:
         Returns:
             ``correct_share``: share of pseudo-novel pixels (255 left out) whose truth is the class
             of their cluster; background counts as wrong. ``purity``: share of images whose most
-            frequent novel class is that of most
-                images in their cluster. None where
-            there is nothing to count.
+            frequent novel class is that of most images in their cluster. None where there is
+            nothing to count.
         """
         if mapping is None:
             mapping = self.majority(first_novel)
-        right, everything = (
-            int(self.total[mapping, range(len(mapping))].sum()),
-            int(self.total.sum()),
-        )
+        right = int(self.total[mapping, range(len(mapping))].sum())
+        everything = int(self.total.sum())
         table = np.zeros((self.total.shape[1], len(self.total) - first_novel), np.int64)
         for cluster, label in self.votes:
             table[cluster, label] += 1
@@ -267,21 +255,17 @@ def evaluate(
 def _protocols(
     run: Context, name: str, suffix: str, folder: Path, place: str, weights: Path | None
 ) -> dict[str, dict[str, Any]]:
+    """Score one file of weights under every protocol; its confusion matrices go to ``folder``."""
     found = confusions(run, load_model(run, name, suffix, weights), run.recipe.evaluation.size)
     stem = f"confusion_{name}{suffix}"
-    for kind, confusion in {
-        "": found.total,
-        "_half": found.halves[0],
-        "_original": found.original,
-    }.items():
+    counts = {"": found.total, "_half": found.halves[0], "_original": found.original}
+    for kind, confusion in counts.items():
         _write(run, confusion, folder / f"{stem}{kind}.csv")
-    entries = {
-        protocol: scores.as_dict() for protocol, scores in protocols(found, run.labels).items()
-    }
-    for protocol, entry in entries.items():
-        entry["confusion"] = (
-            f"{place}/{stem}{'_original' if protocol == 'original_size' else ''}.csv"
-        )
+
+    entries = {}
+    for protocol, scores in protocols(found, run.labels).items():
+        kind = "_original" if protocol == "original_size" else ""
+        entries[protocol] = {**scores.as_dict(), "confusion": f"{place}/{stem}{kind}.csv"}
     return entries
 
 
@@ -295,25 +279,20 @@ def _write(run: Context, confusion: np.ndarray, path: Path) -> None:
 
 def _pseudo_labels(run: Context, folder: Path) -> dict[str, Any]:
     """Quality of all pseudo-labels, and of clean and unclean ones, clusters mapped by majority."""
-    first, clustering = 1 + run.labels.num_base, run.folder / "clustering"
-    used, split = used_images(clustering), read_ranking(run.folder / "entropy_ranking")["split"]
-    sizes = {
-        "basic": run.clusters["basic"],
-        **dict.fromkeys(("basic_oc", "clean", "unclean"), run.clusters["basic_oc"]),
-    }
-    found = {
-        name: PseudoLabels(np.zeros((len(run.labels.names), k), np.int64), [])
-        for name, k in sizes.items()
-    }
-    mine = run.runtime.shard(used)
+    first = 1 + run.labels.num_base
+    clustering = run.folder / "clustering"
+    split = read_ranking(run.folder / "entropy_ranking")["split"]
+    over = run.clusters["basic_oc"]
+    sizes = {"basic": run.clusters["basic"], "basic_oc": over, "clean": over, "unclean": over}
+    rows = len(run.labels.names)
+    found = {name: PseudoLabels(np.zeros((rows, k), np.int64), []) for name, k in sizes.items()}
 
     def count(image_id: str) -> dict[int, np.ndarray]:
         truth = run.truth(image_id)
-        return {
-            k: pseudo_label_counts(truth, read_pseudo_label(clustering, k, image_id), run, k)
-            for k in set(sizes.values())
-        }
+        pseudo = {k: read_pseudo_label(clustering, k, image_id) for k in set(sizes.values())}
+        return {k: pseudo_label_counts(truth, p, run.labels, k) for k, p in pseudo.items()}
 
+    mine = run.runtime.shard(used_images(clustering))
     for i, counts in zip(mine, run.runtime.map(count, mine), strict=True):
         for name in ("basic", "basic_oc", str(split[i])):
             found[name].add(counts[sizes[name]], first)

@@ -1,6 +1,4 @@
-"""Inference that every stage shares: trained models by name, and their logits over a list of
-images, streamed.
-"""
+"""Inference that every stage shares: trained models by name, and their logits, streamed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The mean teacher of self-training (Tarvainen and Valpola 2017.
-
-EUMS, section 10 of the method reference).
-"""
+"""The mean teacher of self-training (Tarvainen and Valpola 2017) and what it teaches."""
 
 from __future__ import annotations
 
@@ -43,9 +40,7 @@ def ema_update(
 
 
 def make_teacher(student: nn.Module, other: nn.Module | None = None) -> nn.Module:
-    """A frozen network in the student's shape: a copy of it, or of ``other`` (the independently
-    initialised one, as published).
-    """
+    """A frozen copy of the student, or of ``other``: one with its own random head, as published."""
     teacher = copy.deepcopy(other if other is not None else student)
     return teacher.requires_grad_(False)
 

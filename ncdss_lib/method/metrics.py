@@ -49,8 +49,9 @@ def _count_pixels(truth: Tensor, prediction: Tensor, columns: int) -> Tensor:
 
 
 def _count_runs(truth: np.ndarray, prediction: np.ndarray, columns: int) -> np.ndarray:
-    """Pixels by truth and prediction, int64 [256, columns], of flat arrays: label maps are areas,
-    so far fewer runs than pixels.
+    """Pixels by truth and prediction, int64 [256, columns], of flat arrays.
+
+    Label maps are areas, so there are far fewer runs of equal pixels than pixels.
     """
     last, length = (
         np.flatnonzero((truth[1:] != truth[:-1]) | (prediction[1:] != prediction[:-1])),
@@ -132,8 +133,9 @@ def score_matched(
 
 
 def score_held_out(halves: np.ndarray, labels: LabelSpace, rule: str = "published") -> Scores:
-    """Scores of clusters that were matched on *other* images: each half of the validation set is
-    scored under the matching of the other.
+    """Scores of clusters that were matched on *other* images.
+
+    Each half of the validation set is scored under the matching of the other.
 
     Ours, because a matching that reads the truth of the very images that it scores is optimistic.
 

@@ -1,3 +1,1 @@
-"""Networks: encoders, the segmenter and its heads, the mean teacher, and the cache of dense
-features.
-"""
+"""Networks: encoders, the segmenter and its heads, checkpoints, cached features."""

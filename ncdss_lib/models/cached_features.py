@@ -1,5 +1,4 @@
-"""Dense features of a frozen encoder, computed once for all folds and seeds, and the inputs taken
-from them.
+"""Dense features of a frozen encoder, computed once for all folds and seeds, as inputs.
 
 One file a view, ``float16 [N, h, w, C]`` (channels last, as the networks read it), memory-mapped:
 training touches only the rows of its batch, whatever the number of images.
@@ -77,8 +76,9 @@ def build_cache(
     runtime: Runtime,
     batch: int,
 ) -> Path:
-    """Run the encoder over all views of all images, shared out over the processes, unless that was
-    done before.
+    """Run the encoder over all views of all images, unless that was done before.
+
+    The work is shared out over the processes of the run.
 
     Args:
         root: folder of all caches.
@@ -178,9 +178,7 @@ def _extract(
 
 
 def _allocate(folder: Path, items: list[Item], shape: tuple[int, ...]) -> None:
-    """Create each view's file and claim its blocks: a full disk is then an error here, not a crash
-    in the middle.
-    """
+    """Create each view's file and claim its blocks: a full disk is then an error at once."""
     for view, rows in Counter(view for view, _, _ in items).items():
         path = folder / f"{view}.npy"
         open_memmap(path, mode="w+", dtype=np.float16, shape=(rows, *shape))
@@ -197,8 +195,7 @@ VIEW_NAMES = ("clean", "flip", "jitter", "flip_jitter")
 
 
 class FeatureViews:
-    """Views from cached features: clean or flipped as the weak view, their colour-jittered twins as
-    the strong one.
+    """Views from cached features: plain or flipped, and colour-jittered as the strong ones.
 
     Ours, because a frozen encoder needs to see each view only once: rotation and scaling are left
     out, flips and jitter are drawn from a cached set.

@@ -71,9 +71,7 @@ class Encoder(nn.Module):
         )
 
     def train(self, mode: bool = True) -> Encoder:
-        """Batch-norm of the encoder always uses its ImageNet statistics (method reference, section
-        0).
-        """
+        """Batch-norm of the encoder always uses its ImageNet statistics, as published."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -82,9 +80,7 @@ class Encoder(nn.Module):
 
 
 def weights_stamp(config: Model) -> list[int] | None:
-    """Size and modification time of a weights file, so that what was made with another file is not
-    taken for current.
-    """
+    """Size and time of a weights file: what was made with another file is not current."""
     path = Path(config.weights)
     return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
 

@@ -52,8 +52,9 @@ def upsample(logits: Tensor, size: int | None) -> Tensor:
 
 
 class ImagePooling(nn.Sequential):
-    """The image-level branch of torchvision's ASPP (mean, 1x1 convolution, batch-norm, ReLU), in
-    the memory format of its input.
+    """The image-level branch of torchvision's ASPP, in the memory format of its input.
+
+    It is a mean, a 1x1 convolution, batch-norm and ReLU.
 
     The original gives NCHW output and, in the backward pass, NCHW gradients to channels-last
     features; every operation that meets both formats then walks through memory in the wrong order.
@@ -73,7 +74,7 @@ class ImagePooling(nn.Sequential):
 
 
 def build_head(config: Model, in_channels: int, outputs: int) -> nn.Module:
-    """``aspp``: torchvision's DeepLabv3 head, rates 12, 24, 36 (method reference, section 0).
+    """``aspp``: torchvision's DeepLabv3 head, rates 12, 24, 36, as published.
 
     ``conv`` (ours, because frozen features already see a wide context): 1x1 and 3x3 convolution,
     then the classifier.

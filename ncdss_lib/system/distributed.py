@@ -40,8 +40,7 @@ Batches = dict[str, dict[str, Tensor]]  # source name -> what its views hold
 
 
 class Runtime:
-    """One process of a run: alone, or one of those that torchrun started, on one machine or
-    several.
+    """One process of a run: alone, or one of those that torchrun started.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -125,14 +124,11 @@ class Runtime:
         return module.to(memory_format=torch.channels_last) if self._channels_last else module
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-        """The training form of a prepared model and its optimiser: autocast, DDP, optionally
-        compiled.
-        """
+        """The training form of a prepared model and its optimiser: autocast, DDP, compiled."""
         return self.fabric.setup(self.compiled(model), optimizer, move_to_device=False)
 
     def compiled(self, model: nn.Module) -> Any:
-        """The compiled form of a network where the recipe asks for it: one graph for one shape,
-        weights shared with ``model``.
+        """The compiled form of a network where the recipe asks for it: one graph, one shape.
 
         ``model`` itself stays as it is, for inference: other modes and shapes would be compiled
         anew.
@@ -170,9 +166,7 @@ class Runtime:
                 yield current
 
     def map(self, function: Callable[[S], T], items: Iterable[S]) -> list[T]:
-        """``function`` of each item, in order, by threads: for reading and writing files while the
-        device computes.
-        """
+        """``function`` of each item, in order, by threads: for files while the device computes."""
         return list(self._threads.map(function, items))
 
     @cached_property
@@ -192,8 +186,7 @@ class Runtime:
         return [item for share in everything for item in share]
 
     def from_main(self, function: Callable[[], T]) -> T:
-        """What ``function`` returns in the main process (anything that pickles), in all processes;
-        the others do not call it.
+        """What ``function`` returns in the main process, in all of them; the others do not call it.
 
         For what must not differ between processes, such as whether a file was there, or is best
         done once.
@@ -235,9 +228,7 @@ def world_size() -> int:
 
 
 def cores() -> int:
-    """CPU cores for this process: those of the machine that it may use, shared with the other
-    processes of the run.
-    """
+    """CPU cores for this process; those of the machine are shared with others of the run."""
     usable = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -245,8 +236,9 @@ def cores() -> int:
 
 
 def report_failure(error: BaseException | None) -> None:
-    """Leave the message of a process that is about to end for torchrun's closing report; without
-    torchrun, do nothing.
+    """Leave the message of a process that is about to end for torchrun's closing report.
+
+    Without torchrun, do nothing.
 
     The process that failed first must be the one that torchrun sees, since it then ends all others.
     Those only see a broken

@@ -101,7 +101,7 @@ def pseudo_label_table(run: Run, clusters: int) -> pd.DataFrame:
     # pixels of each image by true class and cluster, int [N, classes, K]
     counts = np.stack(
         [
-            pseudo_label_counts(run.truth(i), pseudo_label(run, clusters, i), run, clusters)
+            pseudo_label_counts(run.truth(i), pseudo_label(run, clusters, i), run.labels, clusters)
             for i in used
         ]
     )

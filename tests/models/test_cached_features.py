@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from ncdss_lib.models import feature_cache
+from ncdss_lib.models import cached_features
 from ncdss_lib.models.cached_features import FeatureCache, build_cache
 from ncdss_lib.recipes import Compute
 from ncdss_lib.runs.pipeline import open_run
@@ -146,7 +146,7 @@ def test_a_full_disk_is_found_before_the_work_and_leaves_nothing_half(tmp_path, 
 def test_a_disk_that_fills_up_in_the_middle_is_a_clear_error(tmp_path, runtime, monkeypatch):
     """As on a file system that claims no blocks in advance."""
     with monkeypatch.context() as patch:
-        patch.setattr(feature_cache, "_write_only", lambda path, flags: os.open("/dev/full", os.O_WRONLY))
+        patch.setattr(cached_features, "_write_only", lambda path, flags: os.open("/dev/full", os.O_WRONLY))
         with pytest.raises(RunError, match="cached features cannot be written to .*: No space left on device"):
             build(tmp_path, runtime, Tiny())
     check(build(tmp_path, runtime, Tiny()))

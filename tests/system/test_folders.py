@@ -192,7 +192,7 @@ RUN = """
 import dataclasses, sys
 from pathlib import Path
 from ncdss_lib import pipeline
-from ncdss_lib.models import feature_cache
+from ncdss_lib.models import cached_features
 
 def counted(name, function):
     def work(*arguments):
@@ -203,7 +203,7 @@ def counted(name, function):
 
 for name, stage in pipeline.STAGES.items():
     pipeline._ALL[name] = dataclasses.replace(stage, compute=counted(name, stage.compute))
-feature_cache._extract = counted("features", feature_cache._extract)
+cached_features._extract = counted("features", cached_features._extract)
 out = sys.argv[1] + "/run"
 run = pipeline.open_run("pascal5i", sys.argv[2], out=out, overrides=sys.argv[3:], device="cpu")
 run.write_report()
