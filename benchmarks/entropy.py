@@ -36,9 +36,8 @@ def run(
     data: Pascal5i, *, images: int = 16, size: int = 512, outputs: int = 26, repeats: int = 5
 ) -> list[Figure]:
     logits, regions = make_input(data, images, size, outputs)
-    channels_last = logits.contiguous(
-        memory_format=torch.channels_last
-    )  # as our networks give them
+    # As our networks give them.
+    channels_last = logits.contiguous(memory_format=torch.channels_last)
     sides = {
         "published": lambda: [published.entropy(logits, region) for region in regions],
         "ours": lambda: [region_entropy(channels_last, region) for region in regions],

@@ -97,9 +97,8 @@ def peak_bytes(call: Callable[[], Any]) -> int:
     only, a page at least).
     """
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(
-        0
-    )  # memory that is free but not given back would hide what the call takes
+    # Memory that is free but not given back would hide what the call takes.
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = _status("VmRSS")
     call()

@@ -171,9 +171,8 @@ def disk(data: Pascal5i) -> list[Figure]:
     figures = []
     for name, (images, archived, archive, pixels, maps, download) in known.items():
         photos, labels = archive / archived * images, maps * pixels * a_pixel
-        artefacts = novel[name] * (
-            4 * pixels * a_pixel + 4 * 2048
-        )  # base_pred, novel_map, pseudo-labels for two K; the prototype
+        # base_pred, novel_map, pseudo-labels for two K; the prototype
+        artefacts = novel[name] * (4 * pixels * a_pixel + 4 * 2048)
         detail = (
             f"photos {photos / 1e9:.1f}, maps {labels / 1e9:.2f} GB; archives to download "
             f"{download / 1e9:.1f} GB more while preparing"

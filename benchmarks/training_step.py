@@ -51,9 +51,9 @@ def sides(
     optimizers = [make_optimizer(m, training) for m in (plain, model)]
     network, optimizer = runtime.setup(model, optimizers[1])
     network.train()
-    normalised = (
-        (x.float() / 255 - plain.encoder.mean.cpu()) / plain.encoder.std.cpu()
-    ).contiguous()  # the published loader does this
+    # The published loader does this.
+    mean, std = plain.encoder.mean.cpu(), plain.encoder.std.cpu()
+    normalised = ((x.float() / 255 - mean) / std).contiguous()
 
     def published_step() -> float:
         torch.manual_seed(0)

@@ -30,9 +30,8 @@ from ncdss_lib.runs.notebooks import library_digest
 
 logger = logging.getLogger(__name__)
 
-PROGRESS = re.compile(
-    r"%\||\[[\d:]+[<,]"
-)  # a line that tqdm drew: " 40%|####   | 4/10 [00:02<00:03]"
+# A line that tqdm drew: " 40%|####   | 4/10 [00:02<00:03]"
+PROGRESS = re.compile(r"%\||\[[\d:]+[<,]")
 ADVICE = "Run `make reproduce`, or choose another run with NCDSS_BOOK_RUN."
 
 

@@ -118,9 +118,9 @@ def markdown(kind: str, dataset: str, recipe: str, found: pd.DataFrame) -> str:
     else:
         table = TABLES[kind](found)
     text = table.fillna("").to_markdown(disable_numparse=True)
-    return text.replace(" ± ", "\u00a0±\u00a0").replace(
-        NOT_RUN, NOT_RUN.replace(" ", "\u00a0")
-    )  # a number is not broken over lines
+    # A number is not broken over lines.
+    text = text.replace(" ± ", "\u00a0±\u00a0")
+    return text.replace(NOT_RUN, NOT_RUN.replace(" ", "\u00a0"))
 
 
 class ResultTable(SphinxDirective):

@@ -27,9 +27,9 @@ from sphinx.util.docutils import SphinxDirective
 from ncdss_lib.recipes import Recipe
 
 NOT_RUN = "not run"
-STAGES = [
-    name for name in Recipe.model_fields if name not in ("name", "data", "model", "compute")
-]  # the pipeline itself loads torch
+# From the recipe, since the pipeline itself loads torch.
+OTHERS = ("name", "data", "model", "compute")
+STAGES = [name for name in Recipe.model_fields if name not in OTHERS]
 TOOLS = (
     "jupyter-book",
     "sphinx",

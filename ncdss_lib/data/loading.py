@@ -25,14 +25,12 @@ from ncdss_lib.recipes import Data
 from ncdss_lib.system.distributed import Batches, cores
 from ncdss_lib.system.errors import NCDSSError
 
-Targets = Callable[
-    [str], np.ndarray
-]  # image id -> contiguous label map, uint8 [H, W]; picklable, for loading processes
+#: Image id -> contiguous label map, uint8 [H, W]; picklable, for loading processes.
+Targets = Callable[[str], np.ndarray]
 Step = dict[str, Sequence[str]]  # source name -> ids of the images of one training step
 Key = tuple[int, int, int]  # seed, epoch and step, from which chance is drawn
-LoadEpoch = Callable[
-    [Sequence[Step], int, int], Iterator[Batches]
-]  # (steps, seed, epoch) -> the batches of each step
+#: (steps, seed, epoch) -> the batches of each step
+LoadEpoch = Callable[[Sequence[Step], int, int], Iterator[Batches]]
 
 
 @dataclass
@@ -64,9 +62,8 @@ class Views(Protocol):
     """What a stage asks of its input."""
 
     size: int
-    channels: (
-        tuple[int, ...] | None
-    )  # channels of cached features by encoder stage; None: inputs are images
+    #: Channels of cached features by encoder stage; None: inputs are images.
+    channels: tuple[int, ...] | None
 
     def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
         """What loads the batches of a training, epoch by epoch.

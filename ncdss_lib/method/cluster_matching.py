@@ -57,9 +57,8 @@ def match_clusters(confusion: np.ndarray, labels: LabelSpace, rule: str) -> np.n
             mapping[:] = score.argmax(0) + first
     else:
         raise ValueError(f"unknown matching rule {rule!r}")
-    if not confusion[
-        first:
-    ].any():  # images of one's own, say, for which nobody knows the novel classes
+    # Nobody knows the novel classes of your own images, say.
+    if not confusion[first:].any():
         mapping[:] = UNMATCHED
     return mapping
 

@@ -49,15 +49,12 @@ def region_entropy(logits: Tensor, region: Tensor) -> Tensor:
         float [B]; infinite where the region is empty, so that such an image is unclean (the
         published NaN has no place in an order).
     """
-    pixels = [
-        image[where] for image, where in zip(logits.permute(0, 2, 3, 1), region, strict=True)
-    ]  # each [n, C]
-    return torch.stack(
-        [
-            entropy_map(inside).mean() if len(inside) else logits.new_tensor(math.inf)
-            for inside in pixels
-        ]
-    )
+    empty = logits.new_tensor(math.inf)
+    scores = []
+    for image, where in zip(logits.permute(0, 2, 3, 1), region, strict=True):
+        inside = image[where]  # [n, C]
+        scores.append(entropy_map(inside).mean() if len(inside) else empty)
+    return torch.stack(scores)
 
 
 def split_clean(

@@ -55,9 +55,8 @@ class Encoder(nn.Module):
         Returns:
             float [B, sum(channels), h, w], h and w those of the shallowest chosen stage.
         """
-        pixels = torch.addcdiv(
-            -self.mean / self.std, images.float(), 255 * self.std
-        )  # (x / 255 - mean) / std in one pass
+        # (x / 255 - mean) / std in one pass.
+        pixels = torch.addcdiv(-self.mean / self.std, images.float(), 255 * self.std)
         levels = self.backbone(pixels)
         if len(levels) == 1:
             return levels[0]
@@ -86,22 +85,18 @@ def weights_stamp(config: Model) -> list[int] | None:
 
 
 def _create(config: Model) -> Any:
-    if (
-        config.encoder.partition(".")[0] not in timm.list_models()
-    ):  # what follows a dot names the weights
-        close = [name for name in timm.list_models() if name.startswith(config.encoder[:4])] or [
-            BUNDLED,
-            "resnet50",
-        ]
+    known = timm.list_models()
+    if config.encoder.partition(".")[0] not in known:  # what follows a dot names the weights
+        close = [name for name in known if name.startswith(config.encoder[:4])]
+        close = close or [BUNDLED, "resnet50"]
         raise InputError(
             f"timm has no model {config.encoder!r}: {did_you_mean(config.encoder, close[:40])} "
             "Set --set model.encoder=..."
         )
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(
-                0
-            )  # without weights: the same random network in every stage, process and run
+            # Without weights: the same random network in every stage, process and run.
+            torch.manual_seed(0)
             full = timm.create_model(config.encoder, pretrained=config.weights == "hub")
     except Exception as error:  # timm lets the network's own errors through, of many types
         if config.weights != "hub":
@@ -149,9 +144,8 @@ def _load(model: nn.Module, weights: dict[str, Tensor], config: Model) -> None:
     own = model.state_dict()
     if config.weights == "bundled":  # the same tensors in the same order, under other names
         weights = dict(zip(own, weights.values(), strict=True))
-    counters = {
-        name: own[name] for name in own if name.endswith("num_batches_tracked")
-    }  # old files lack them
+    # Old files lack the counters of batch-norm.
+    counters = {name: own[name] for name in own if name.endswith("num_batches_tracked")}
     weights = {**counters, **weights}
     problems = [f"{name} is missing" for name in own if name not in weights]
     problems += [

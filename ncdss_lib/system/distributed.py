@@ -30,9 +30,8 @@ from ncdss_lib.recipes import Compute
 from ncdss_lib.system.errors import InputError, NCDSSError
 from ncdss_lib.system.folders import write_json
 
-logging.getLogger("lightning_fabric").setLevel(
-    logging.WARNING
-)  # report.json says what it would announce
+# report.json says what it would announce.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 S = TypeVar("S")
 T = TypeVar("T")
