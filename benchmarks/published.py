@@ -20,7 +20,7 @@ MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
 def prototype(features: Tensor, mask: Tensor) -> Tensor:
-    """Section 6: features upsampled to the mask's size, summed under it, normalised.
+    """As published: features upsampled to the mask's size, summed under it, normalised.
 
     Args:
         features: float32 [C, h, w].
@@ -40,7 +40,7 @@ def scoring(
     num_novel: int,
     clusters: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Section 11, K > N: all maps in float32 buffers, IoU of each class and cluster from their
+    """As published, K > N: all maps in float32 buffers, IoU of each class and cluster from their
     masks, then a meter of every class.
 
     Args:
@@ -114,7 +114,7 @@ def scoring_by_histograms(
 
 
 def entropy(logits: Tensor, region: Tensor) -> Tensor:
-    """Section 9 without its constant factor: normalised entropy of every pixel, then the mean under
+    """Normalised entropy of every pixel (no constant factor), then the mean under
     the region.
 
     Args:
@@ -130,7 +130,7 @@ def entropy(logits: Tensor, region: Tensor) -> Tensor:
 
 
 class TrainSet(Dataset):
-    """Section 0: flip, rotation and scaling at original size, resize, division by 255, ImageNet
+    """As published: flip, rotation and scaling at original size, resize, division by 255, ImageNet
     normalisation, channels first.
 
     Args:
@@ -175,7 +175,7 @@ class TrainSet(Dataset):
 def training_step(
     backbone: nn.Module, head: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
 ) -> Tensor:
-    """Section 3: one step in float32 and the default memory format; x float32 [B, 3, S, S],
+    """As published: one step in float32 and the default memory format; x float32 [B, 3, S, S],
     normalised, y int64 [B, S, S].
     """
     (features,) = backbone(x)

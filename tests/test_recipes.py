@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from ncdss_lib.recipes import LAPTOP, Recipe, describe, flatten, load_recipe, sections
 from ncdss_lib.system.errors import InputError
 
-#: The method reference's "reference" column and its sections 0 to 11, field by field.
+#: The published values, field by field.
 PUBLISHED = {
     "data.size": 512,
     "data.target_size": 512,

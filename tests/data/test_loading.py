@@ -162,7 +162,7 @@ def test_a_flip_alone_is_exact():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_augmentation_is_flip_warp_and_resize_as_published(seed):
-    """Section 0, written out: cubic for the image and nearest for labels, at original size about the centre, then to 512 x 512."""
+    """As published, written out: cubic for the image and nearest for labels, at original size about the centre, then to 512 x 512."""
     rng = np.random.default_rng(seed)
     image, labels = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8), rng.integers(0, 21, (90, 120), dtype=np.uint8)
     found, target = ImageViews(OneImage(), Data(workers=0)).augment(image, labels, np.random.default_rng([seed, 1]))  # type: ignore[arg-type]
@@ -178,7 +178,7 @@ def test_augmentation_is_flip_warp_and_resize_as_published(seed):
 
 @pytest.mark.parametrize("border", [0, 255])
 def test_the_uncovered_border_is_black_and_filled_with_the_chosen_label(border):
-    """At scale .75 the uncovered area is 43.75 % (verified in section 0 of the method reference)."""
+    """At scale .75 the uncovered area is 43.75 %."""
     shrunk = views(rotation=0.0, scale=(0.75, 0.75), label_border=border)
     image, target = shrunk.augment(np.full((128, 128, 3), 200, np.uint8), np.full((128, 128), 7, np.uint8), np.random.default_rng(0))
     assert (target == border).mean() == pytest.approx(0.4375, abs=1e-3)

@@ -370,7 +370,7 @@ def test_base_predictions(case):
 
 
 def test_novel_maps(case):
-    """As exact. Saliency is resized to the network's size, and the map back from there (section 4)."""
+    """As exact. Saliency is resized to the network's size, and the map back from there."""
     for image_id in salient(case):
         _, novel_map, close = removed(case, image_id)
         assert ((case.label_file("novel_map", image_id) == (novel_map > 0)) | close).all()
@@ -556,7 +556,7 @@ def test_the_epoch_that_is_handed_on(case, name):
 
 
 def test_the_base_model_is_chosen_by_all_its_classes_on_images_with_a_base_class(case):
-    """Section 3: mean over background and the B base classes, on base_val. Scored plainly, exact where no pixel is undecided."""
+    """As published: mean over background and the B base classes, on base_val. Scored plainly, exact where no pixel is undecided."""
     history = pd.read_csv(case.run.folder / "base_training" / "base_history.csv")["val_miou"].tolist()
     chosen = [i for i in case.ids("val") if i in case.lists["base_val"]]
     truths = [data.nearest(case.truth(i, hide_novel=True), SIZE, SIZE) for i in chosen]

@@ -90,7 +90,7 @@ def test_what_is_trained(model):
 
 
 def test_a_head_begins_as_published():
-    """Section 10: kaiming_normal with fan_in and relu, batch-norm 1 and 0. The spread of n numbers is known to about 1 / sqrt(2 n)."""
+    """As published: kaiming_normal with fan_in and relu, batch-norm 1 and 0. The spread of n numbers is known to about 1 / sqrt(2 n)."""
     model = build_segmenter(PAPER, 26, seed=3)
     for module in model.head.modules():
         if isinstance(module, nn.Conv2d):

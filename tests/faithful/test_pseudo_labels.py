@@ -94,7 +94,7 @@ def test_base_predictions_on_disk(removed):
 
 
 def test_novel_maps_on_disk(removed):
-    """Exact, {0, 255} read as {0, 1}: saliency goes to the network's size first, and the map comes back from there (section 4)."""
+    """Exact, {0, 255} read as {0, 1}: saliency goes to the network's size first, and the map comes back from there."""
     run, root, logits = removed
     for image_id in run.splits.novel:
         saliency = map_values(root / "voc", image_id)

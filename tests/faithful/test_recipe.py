@@ -1,4 +1,4 @@
-"""The fields of the ``paper`` recipe, each against the number in the method reference."""
+"""The fields of the ``paper`` recipe, each against the published number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from ncdss_lib.recipes import Recipe, flatten, load_recipe
 
-#: Section 0: the network, its input, SGD.
+#: The network, its input, SGD.
 EVERYWHERE = {
     "data.size": 512, "data.target_size": 512, "evaluation.size": 512, "data.features": "online",
     "data.flip": 0.5, "data.rotation": 5.0, "data.scale": (0.75, 1.25), "data.jitter": (0.5, 0.5, 0.5, 0.25), "data.label_border": 0,

@@ -117,7 +117,7 @@ def test_confidence_is_compared_strictly():
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 0.95))
 def test_removal_is_the_published_uint8_arithmetic(seed, confidence):
-    """Section 4: novel_map = (~(high > 0 ? 255 : 0)) * sal * 255 in int64, cast to uint8, with saliency {0, 1} or {0, 255}."""
+    """As published: novel_map = (~(high > 0 ? 255 : 0)) * sal * 255 in int64, cast to uint8, with saliency {0, 1} or {0, 255}."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(scale=3, size=(1, 4, 6, 7))
     salient = rng.random((6, 7)) < 0.5
@@ -145,7 +145,7 @@ def test_fusion(image, cluster):
     base_pred, novel_map = image
     pseudo = fuse(base_pred, novel_map, cluster, 15)
     assert pseudo.dtype == np.uint8
-    published = base_pred + (cluster + 15) * novel_map * (base_pred == 0)  # section 7
+    published = base_pred + (cluster + 15) * novel_map * (base_pred == 0)  # as published
     np.testing.assert_array_equal(pseudo, published)
     assert set(np.unique(pseudo)) <= {0, *range(1, 16), 15 + cluster}
     assert (pseudo[base_pred > 0] == base_pred[base_pred > 0]).all()  # base wins

@@ -12,7 +12,7 @@ from ncdss_lib.method.entropy_ranking import entropy_map, region_entropy, split_
 
 
 def published_entropy(logits: np.ndarray) -> np.ndarray:
-    """- sum_c P log2(P + 1e-30) / log2 C, float64 (section 9)."""
+    """- sum_c P log2(P + 1e-30) / log2 C, float64."""
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     return -(p * np.log2(p + 1e-30)).sum(1) / np.log2(logits.shape[1])

@@ -72,7 +72,7 @@ def test_all_ignored_is_an_empty_matrix():
 
 
 def iou_on_s(truth: np.ndarray, prediction: np.ndarray, clusters: int) -> np.ndarray:
-    """IoU [N, K] from masks, on S only: truth novel and prediction a cluster (method reference, section 11)."""
+    """IoU [N, K] from masks, on S only: truth novel and prediction a cluster."""
     s = (truth >= FIRST) & (truth != 255) & (prediction >= FIRST)
     table = np.zeros((LABELS.num_novel, clusters))
     for c in range(LABELS.num_novel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -85,3 +86,10 @@ def test_what_the_code_imports_is_declared(folder: str, allowed: dict[str, Speci
 
 def test_the_drawings_import_nothing_of_the_library():
     assert [path.name for path in ROOT.glob("toyscenes/*.py") if "ncdss_lib" in imports(path)] == []
+
+
+def test_nothing_refers_to_a_document_that_is_not_here():
+    """A "section 3" leads nowhere: name the paper's section or the book's equation, or what is meant."""
+    tracked = subprocess.run(["git", "ls-files", "*.py", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    dead = re.compile(r"method" + r" reference|\bsection" + r" \d", re.IGNORECASE)
+    assert [name for name in tracked if dead.search((ROOT / name).read_text())] == []

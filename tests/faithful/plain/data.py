@@ -1,4 +1,4 @@
-"""Splits, label ids, the input of the network, and COCO's masks (method reference, sections 0 and 1)."""
+"""Splits, label ids, the input of the network, and COCO's masks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def has_any(mask: np.ndarray, ids: Sequence[int]) -> bool:
 
 
 def pascal_lists(train: Mapping[str, np.ndarray], val: Mapping[str, np.ndarray], novel_ids: Sequence[int]) -> dict[str, list[str]]:
-    """Section 1.1: novel = any novel pixel; base = the others; base_train, base_val = any base pixel."""
+    """As published: novel = any novel pixel; base = the others; base_train, base_val = any base pixel."""
     base_ids = [i for i in range(1, 21) if i not in novel_ids]
     novel = [i for i, mask in train.items() if has_any(mask, novel_ids)]
     return {
@@ -35,14 +35,14 @@ def pascal_lists(train: Mapping[str, np.ndarray], val: Mapping[str, np.ndarray],
 
 
 def coco_lists(train: Mapping[str, np.ndarray], novel_ids: Sequence[int]) -> dict[str, list[str]]:
-    """Section 1.2: base and novel overlap; base training takes base, fine-tuning base without novel."""
+    """As published: base and novel overlap; base training takes base, fine-tuning base without novel."""
     base_ids = [i for i in range(1, 81) if i not in novel_ids]
     base, novel = ({i for i, mask in train.items() if has_any(mask, ids)} for ids in (base_ids, novel_ids))
     return {"novel": sorted(novel), "base": sorted(base - novel), "base_train": sorted(base)}
 
 
 def reindexed(mask: np.ndarray, classes: int, novel_ids: Sequence[int], *, hide_novel: bool = False) -> np.ndarray:
-    """Section 0: 0, then base classes, then novel ones, each in ascending original id; 255 stays. The base model sees novel as 0."""
+    """As published: 0, then base classes, then novel ones, each in ascending original id; 255 stays. The base model sees novel as 0."""
     base_ids = [i for i in range(1, classes + 1) if i not in novel_ids]
     new = np.full(mask.shape, 255, np.uint8)
     new[mask == 0] = 0
@@ -61,7 +61,7 @@ def nearest(labels: np.ndarray, height: int, width: int) -> np.ndarray:
 def augmented(
     image: np.ndarray, labels: np.ndarray | None, *, angle: float, scale: float, flip: bool, size: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Section 0: flip; ScaleNRotate at original size, canvas unchanged, border 0; resize. Cubic for the image, nearest for labels."""
+    """As published: flip; ScaleNRotate at original size, canvas unchanged, border 0; resize. Cubic for the image, nearest for labels."""
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
 
@@ -84,7 +84,7 @@ def normalised(image: np.ndarray) -> np.ndarray:
 
 
 def coco_masks(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Section 1.2, from the contents of an annotation file: stem -> mask, for images with an annotation that is no crowd.
+    """As published, from the contents of an annotation file: stem -> mask, for images with an annotation that is no crowd.
 
     In annotation order, label = place in the category list + 1, ``cv2.fillPoly`` of the first polygon alone, coordinates cut to int32.
     """

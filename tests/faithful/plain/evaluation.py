@@ -1,4 +1,4 @@
-"""The published evaluation in two passes, class by class over boolean masks, and that of the released script (section 11)."""
+"""The published evaluation in two passes, class by class over boolean masks, and that of the released script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResNet dilated to output stride 8 with the DeepLabv3 head, as functions of a dictionary of weights (method reference, section 0)."""
+"""ResNet dilated to output stride 8 with the DeepLabv3 head, as functions of a dictionary of weights."""
 
 from __future__ import annotations
 

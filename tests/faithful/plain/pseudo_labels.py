@@ -1,4 +1,4 @@
-"""Base-class removal, lists, prototypes, clusters, fusion and entropy (method reference, sections 4 to 7 and 9)."""
+"""Base-class removal, lists, prototypes, clusters, fusion and entropy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def base_removal(logits: np.ndarray, saliency: np.ndarray, confidence: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-    """Section 4, with its arithmetic as it is written there.
+    """As published, with its arithmetic as it is written there.
 
     Args:
         logits: float [1 + B, S, S] of the base model.
@@ -46,12 +46,12 @@ def removed_at_original_size(logits: np.ndarray, saliency: np.ndarray, confidenc
 
 
 def used(novel_maps: Mapping[str, np.ndarray], least: int = 1500) -> list[str]:
-    """Section 5: images with more than 1500 non-zero pixels at original size."""
+    """As published: images with more than 1500 non-zero pixels at original size."""
     return sorted(i for i, novel_map in novel_maps.items() if np.count_nonzero(novel_map) > least)
 
 
 def prototype(features: Tensor, novel_map: np.ndarray, size: int, *, channels_at_once: int = 64) -> np.ndarray:
-    """Section 6: features [C, h, w] upsampled to the size of the network's input, summed with the map as weight, L2-normalised.
+    """As published: features [C, h, w] upsampled to the size of the network's input, summed with the map as weight, L2-normalised.
 
     Channels are taken a few at a time, because all of them upsampled take 2 GB; in float64.
     """
@@ -84,7 +84,7 @@ def fused(high_base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_b
 
 
 def entropy_score(logits: np.ndarray, pseudo_label: np.ndarray, num_base: int) -> float:
-    """Section 9: mean over classes and over the pixels of the pseudo-novel region of -P log2(P + 1e-30) / log2(C).
+    """As published: mean over classes and over the pixels of the pseudo-novel region of -P log2(P + 1e-30) / log2(C).
 
     Args:
         logits: float [C, S, S].
@@ -109,6 +109,6 @@ def clean_and_unclean(scores: Mapping[str, float], share: float = 0.67) -> tuple
 
 
 def reassigned(clean: list[str], unclean: list[str], scores: Mapping[str, float]) -> tuple[list[str], list[str]]:
-    """Section 10: the lower half of the clean images stays clean, the others join the unclean ones."""
+    """As published: the lower half of the clean images stays clean, the others join the unclean ones."""
     stay, leave = clean_and_unclean({i: scores[i] for i in clean}, 0.5)
     return stay, unclean + leave

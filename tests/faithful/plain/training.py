@@ -1,4 +1,4 @@
-"""Losses, steps and optimiser of the three trainings (method reference, sections 0, 3, 8 and 10)."""
+"""Losses, steps and optimiser of the three trainings."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def base_loss(w: Weights, batches: dict[str, Batch], dropout: float) -> Tensor:
-    """Section 3."""
+    """As published."""
     batch = batches["base_train"]
     return cross_entropy(segment(w, batch["x"], batch["y"].shape[-1], training=True, dropout=dropout), batch["y"])
 
 
 def basic_loss(w: Weights, batches: dict[str, Batch], dropout: float) -> Tensor:
-    """Section 8: two forwards, each with the batch statistics of its own domain."""
+    """As published: two forwards, each with the batch statistics of its own domain."""
     on_base, on_novel = (
         cross_entropy(segment(w, batches[name]["x"], batches[name]["y"].shape[-1], training=True, dropout=dropout), batches[name]["y"])
         for name in ("base", "novel")
@@ -70,7 +70,7 @@ def basic_loss(w: Weights, batches: dict[str, Batch], dropout: float) -> Tensor:
 
 
 def eums_loss(student: Weights, teacher: Weights, batches: dict[str, Batch], epoch: int, dropout: float, threshold: float = 0.0) -> Tensor:
-    """Section 10: the student on base, clean and strong; then the teacher follows; then it labels weak, in training mode."""
+    """As published: the student on base, clean and strong; then the teacher follows; then it labels weak, in training mode."""
     base, clean, unclean = batches["base"], batches["clean"], batches["unclean"]
     size = base["y"].shape[-1]
     on_base = segment(student, base["x"], size, training=True, dropout=dropout)
