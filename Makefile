@@ -6,6 +6,11 @@ SEEDS     ?= 0
 RECIPE    ?= laptop
 OVERRIDES ?=
 JOBS      ?=
+SUBMIT    ?=
+SUBMIT_OPTIONS ?=
+GPUS      ?= 2
+OUT       ?= gpu
+IMAGE     ?= ncdss
 PYTHON    ?= python3
 VENV      ?= .venv
 
@@ -15,13 +20,14 @@ RUN ?= $(or $(NCDSS_RUNS),runs)/$(DATASET)/fold$(firstword $(FOLDS))/$(RECIPE)/s
 NOTEBOOKS := $(wildcard notebooks/[0-9][0-9]_*.md)
 
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce book notebooks lint format test test-slow test-book browser-tools lab clean
+.PHONY: help env distributed gpu gpu-pack image reproduce book notebooks lint format test test-slow test-book browser-tools lab clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 	@echo
 	@echo 'Variables: DATASET=$(DATASET) DATA_ROOT=$(DATA_ROOT) FOLDS="$(FOLDS)" SEEDS="$(SEEDS)" RECIPE=$(RECIPE)'
 	@echo '           OVERRIDES="$(OVERRIDES)" (stage.field=value ...) JOBS=$(JOBS) VENV=$(VENV) PYTHON=$(PYTHON)'
+	@echo '           SUBMIT=$(SUBMIT) SUBMIT_OPTIONS="$(SUBMIT_OPTIONS)" (key=value ...) GPUS=$(GPUS) OUT=$(OUT) IMAGE=$(IMAGE)'
 
 # Nothing is installed while pyproject.toml and constraints.txt are older than the stamp.
 $(STAMP): pyproject.toml constraints.txt
@@ -35,8 +41,22 @@ env: $(STAMP) ## the environment in .venv
 
 reproduce: env ## the pipeline through papermill on DATASET, FOLDS, SEEDS, RECIPE, then the book
 	$(BIN)/ncdss reproduce --dataset $(DATASET) $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)') --folds $(FOLDS) --seeds $(SEEDS) \
-	    --recipe $(RECIPE) $(if $(JOBS),--jobs $(JOBS)) $(foreach o,$(OVERRIDES),--set '$(o)')
+	    --recipe $(RECIPE) $(if $(JOBS),--jobs $(JOBS)) $(foreach o,$(OVERRIDES),--set '$(o)') \
+	    $(if $(SUBMIT),--submit $(SUBMIT)) $(foreach o,$(SUBMIT_OPTIONS),--submit-option '$(o)')
 	@$(MAKE) --no-print-directory book
+
+distributed: env ## one run (first fold and seed) over GPUS cards of this machine, by torchrun
+	$(BIN)/torchrun --nproc-per-node $(GPUS) -m ncdss_lib run --dataset $(DATASET) $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)') \
+	    --fold $(firstword $(FOLDS)) --seed $(firstword $(SEEDS)) --recipe $(RECIPE) $(foreach o,$(OVERRIDES),--set '$(o)')
+
+gpu: env ## measure this machine's card into OUT/gpu.json, on DATA_ROOT's photos or on toy scenes
+	$(BIN)/python -m benchmarks.gpu --out '$(OUT)' $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')
+
+gpu-pack: env ## put all that is needed to measure another machine's card into the folder OUT
+	$(BIN)/python -m benchmarks.gpu.pack --out '$(OUT)' --data-root '$(DATA_ROOT)'
+
+image: ## a container image with the environment of `make env`, see Dockerfile
+	docker build --tag $(IMAGE) .
 
 # A failed build forgets its state: Sphinx reports the warnings of a page only when it reads that page.
 book: env ## the book in _build/html, from the executed notebooks of the first fold and seed; warnings are errors
@@ -45,10 +65,11 @@ book: env ## the book in _build/html, from the executed notebooks of the first f
 notebooks: env ## bring NN_name.md and NN_name.ipynb into step (the newer one wins)
 	$(BIN)/jupytext --sync $(NOTEBOOKS)
 
-lint: env ## ruff and mypy
+lint: env ## ruff, mypy and hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 format: env ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
