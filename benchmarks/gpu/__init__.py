@@ -65,7 +65,7 @@ class Scale:
 
 
 PAPER = Scale(512, "resnet50.tv_in1k", 16, 8, 5, 3, (1, 4, 8, 16), 8192, 512, 96)
-TINY = Scale(64, "resnet18", 2, 2, 1, 1, (0, 1), 256, 32, 4)
+TINY = Scale(64, "test_resnet", 2, 2, 1, 1, (0, 1), 256, 32, 4)
 
 
 @dataclass(frozen=True)
