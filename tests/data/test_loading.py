@@ -246,7 +246,7 @@ def test_loading_processes_live_for_the_whole_training_and_are_shared_by_its_lis
     data = Pascal5i(voc, None)
 
     def process(image_id: str) -> np.ndarray:
-        return np.full((8, 8), os.getpid() % 251, np.uint8)
+        return np.full(data.mask(image_id).shape, os.getpid() % 251, np.uint8)
 
     sources = [Source(name, data.train_ids, process, 2) for name in ("base", "clean", "other")]
     view = ImageViews(data, Data(size=32, target_size=32, rotation=0.0, scale=(1.0, 1.0), workers=2))

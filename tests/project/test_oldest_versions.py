@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,11 +31,13 @@ def test_the_tiny_kit_runs_under_the_oldest_versions(tmp_path):
     python = place / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "uv")
     run(place / "bin" / "uv", "pip", "install", "--quiet", "--python", python, "--resolution", "lowest-direct", ".")
-    installed = {row["name"]: Version(row["version"]) for row in json.loads(run(python, "-m", "pip", "list", "--format", "json"))}
+    installed = {
+        canonicalize_name(row["name"]): Version(row["version"]) for row in json.loads(run(python, "-m", "pip", "list", "--format", "json"))
+    }
     for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
         required = Requirement(text)
         lowest = min(Version(spec.version) for spec in required.specifier if spec.operator in (">=", "=="))
-        assert installed[required.name].release[: len(lowest.release)] == lowest.release, required.name
+        assert installed[canonicalize_name(required.name)].release[: len(lowest.release)] == lowest.release, required.name
 
     out = tmp_path / "kit"
     command = [python, "-m", "benchmarks.gpu", "--out", out, "--device", "cpu", "--tiny"]
