@@ -51,9 +51,10 @@ def our_batches(
     )
     encoder = Encoder(Model(encoder="resnet18", weights="none")).to(runtime.device)
     encoder.backbone = seen = Seen()
-    for batch in map(runtime.to_device, views.train(source, batches, 0, 0)):
-        encoder(batch["x"])
-        yield seen.images, batch["y"]
+    load_epoch = views.train_loader([source])
+    for step in runtime.prefetch(load_epoch([{"base": ids} for ids in batches], 0, 0)):
+        encoder(step["base"]["x"])
+        yield seen.images, step["base"]["y"]
 
 
 class Seen(nn.Module):

@@ -24,7 +24,7 @@ root_doc = "index"
 exclude_patterns = ["run", "notebooks"]
 numfig = True
 """
-PACKAGES = ("data", "models", "prepare", "runs", "stages", "system", "viz")
+PACKAGES = ("data", "method", "models", "prepare", "runs", "system", "viz")
 EMPTY = (*(f"{package}/__init__" for package in PACKAGES), "__init__", "__main__")
 
 

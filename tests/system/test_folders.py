@@ -191,7 +191,7 @@ def test_a_machine_that_does_not_share_the_folder_is_told_so(tmp_path):
 RUN = """
 import dataclasses, sys
 from pathlib import Path
-from ncdss_lib import pipeline
+from ncdss_lib.runs import pipeline
 from ncdss_lib.models import cached_features
 
 def counted(name, function):
