@@ -179,8 +179,8 @@ def disk(data: Pascal5i) -> list[Figure]:
         )
         figures.append(Figure(f"disk, {name}: data", (photos + labels) / 1e9, "GB", None, detail))
         detail = (
-            f"{files} files of weights {files * weights / 1e9:.2f}, "
-            f"maps and prototypes {artefacts / 1e9:.2f} GB, largest fold"
+            f"{files} files of weights {files * weights / 1e9:.2f}, maps and prototypes "
+            f"{artefacts / 1e9:.2f} GB, largest fold"
         )
         figures.append(
             Figure(f"disk, {name}: a run", (files * weights + artefacts) / 1e9, "GB", None, detail)

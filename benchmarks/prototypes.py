@@ -39,8 +39,8 @@ def run(data: Pascal5i, *, size: int = 512, channels: int = 2048, repeats: int =
     seconds = interleaved(sides, repeats)
     memory = {name: peak_bytes(call) for name, call in sides.items()}
     detail = (
-        f"published {memory['published'] / 1e6:.0f} MB, ours {memory['ours'] / 1e6:.2f} MB "
-        "an image, beside the features"
+        f"published {memory['published'] / 1e6:.0f} MB, ours {memory['ours'] / 1e6:.2f} MB an "
+        "image, beside the features"
     )
     difference = (sides["published"]() - sides["ours"]()).abs().max().item()
     return [

@@ -67,8 +67,8 @@ def problem(source: NotebookNode, path: Path) -> str | None:
         return f"its code was changed after it was executed into {path}."
     if executed.metadata.get("ncdss", {}).get("library") != library_digest():
         return (
-            f"the source of ncdss_lib was changed after it was executed into {path}, "
-            "or that of toyscenes or notebooks/*.py."
+            f"the source of ncdss_lib was changed after it was executed into {path}, or that of "
+            "toyscenes or notebooks/*.py."
         )
     return None
 

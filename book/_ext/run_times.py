@@ -32,8 +32,8 @@ def run_time(executed: Path, manifest: Path) -> str | None:
     if manifest.is_file():
         own = json.loads(manifest.read_text())["seconds"]
         text += (
-            f" Its stage, {manifest.parent.name}, takes {own:.0f} s by itself "
-            "where it was not computed before."
+            f" Its stage, {manifest.parent.name}, takes {own:.0f} s by itself where it was not "
+            "computed before."
         )
     return text
 

@@ -79,9 +79,9 @@ class FileDataset(SegmentationData):
         if needs_saliency and len(self.missing_saliency) == len(need_maps):
             raise InputError(
                 f"{root / SALIENCY} has no map for any of the {len(need_maps)} training images "
-                f"that need one (first missing: {need_maps[0]}.png). Make the maps with "
-                f"`ncdss prepare saliency --data-root {root}`, or put ready ones there: one PNG "
-                "for each image with something salient, named as the image."
+                f"that need one (first missing: {need_maps[0]}.png). Make the maps with `ncdss "
+                f"prepare saliency --data-root {root}`, or put ready ones there: one PNG for each "
+                "image with something salient, named as the image."
             )
 
         # the files as they are now; what depends on them is made again when they change
@@ -102,8 +102,8 @@ class FileDataset(SegmentationData):
         """
         if not self.has_truth(image_id):
             raise InputError(
-                f"{self.root} holds no mask of {image_id!r}, so there is no truth to read. Add its "
-                "mask, or leave it out."
+                f"{self.root} holds no mask of {image_id!r}, so there is no truth to read. Add "
+                "its mask, or leave it out."
             )
         mask = read_labels(self._masks[image_id])
         highest, advice = self.allowed_ids(image_id)

@@ -76,8 +76,8 @@ def check_size(
     """
     if size != expected:
         raise InputError(
-            f"{path} is {size[0]}x{size[1]} pixels. Expected {expected[0]}x{expected[1]}, the size "
-            f"of {image}: {advice}."
+            f"{path} is {size[0]}x{size[1]} pixels. Expected {expected[0]}x{expected[1]}, the "
+            f"size of {image}: {advice}."
         )
 
 
@@ -158,8 +158,8 @@ def list_files(folder: Path, suffixes: tuple[str, ...], expected: str) -> Listin
                 if path.stem in files:
                     first, second = sorted((files[path.stem].name, path.name))
                     raise InputError(
-                        f"{folder} holds {first} and {second}. Expected one file of a name: rename "
-                        "or remove one of them."
+                        f"{folder} holds {first} and {second}. Expected one file of a name: "
+                        "rename or remove one of them."
                     )
                 files[path.stem] = path
     except OSError as error:

@@ -138,8 +138,8 @@ class OwnImages(FileDataset):
         if turned != 1:
             raise InputError(
                 f"{path} is stored turned (EXIF orientation {turned}). Expected an upright "
-                "picture, as its mask and map are read: save it upright, e.g. by "
-                "`mogrify -auto-orient`."
+                "picture, as its mask and map are read: save it upright, e.g. by `mogrify "
+                "-auto-orient`."
             )
         if image_id in self._unlabelled:
             return self.folds[0]
@@ -204,8 +204,8 @@ def novel_names(root: Path, num_novel: int | None) -> tuple[str, ...]:
         if num_novel is None:
             raise InputError(
                 f"{root} does not say how many novel classes there are. Give their number N with "
-                "--set data.num_novel=N (no ground truth needed), or name them in "
-                f"{path}, one a line."
+                f"--set data.num_novel=N (no ground truth needed), or name them in {path}, one a "
+                "line."
             )
         return tuple(f"novel {i}" for i in range(1, num_novel + 1))
     names = read_names(path)

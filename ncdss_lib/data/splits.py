@@ -73,8 +73,8 @@ def make_splits(
     for kind, (ids, names) in found.items():
         if not ids:
             raise InputError(
-                f"no {kind} image: none of the {len(data.train_ids)} training masks of {data.name} "
-                f"holds a {kind} class of this fold ({', '.join(names)}). Check the masks, or "
-                "choose another fold (--fold)."
+                f"no {kind} image: none of the {len(data.train_ids)} training masks of "
+                f"{data.name} holds a {kind} class of this fold ({', '.join(names)}). Check the "
+                "masks, or choose another fold (--fold)."
             )
     return Splits(base, novel, base if base_list == "strict" else any_base, list(data.val_ids))

@@ -157,7 +157,6 @@ def _check_selection(data: SegmentationData, labels: LabelSpace, recipe: Recipe)
     if choosing and not any(novel.intersection(presence[i]) for i in data.val_ids):
         raise InputError(
             f"{', '.join(choosing)}: select=best_val chooses the epoch by the novel classes' IoU, "
-            f"but none of the {len(data.val_ids)} "
-            f"validation masks of {data.name} holds one. Set "
+            f"but none of the {len(data.val_ids)} validation masks of {data.name} holds one. Set "
             f"{' and '.join(f'--set {stage}.select=last' for stage in choosing)}."
         )

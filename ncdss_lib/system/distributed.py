@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,7 +26,6 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from ncdss_lib.recipes import Compute
 from ncdss_lib.system.errors import InputError, NCDSSError
 from ncdss_lib.system.folders import write_json
 
@@ -36,6 +35,30 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 S = TypeVar("S")
 T = TypeVar("T")
 Batches = dict[str, dict[str, Tensor]]  # source name -> what its views hold
+
+
+class Settings(Protocol):
+    """What matters here of a recipe's section ``compute``."""
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def channels_last(self) -> bool: ...
+
+    @property
+    def compile(self) -> bool: ...
+
+
+class Defaults(NamedTuple):
+    """Settings without a recipe."""
+
+    precision: str = "auto"
+    channels_last: bool = True
+    compile: bool = False
+
+
+DEFAULTS = Defaults()
 
 
 class Runtime:
@@ -50,8 +73,7 @@ class Runtime:
             machine; or the machines run different numbers of processes.
     """
 
-    def __init__(self, device: str = "auto", compute: Compute | None = None) -> None:
-        compute = compute or Compute()
+    def __init__(self, device: str = "auto", compute: Settings = DEFAULTS) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"unknown device {device!r}: choose auto, cpu or cuda (--device).")
         if device == "cuda" and not torch.cuda.is_available():
@@ -68,14 +90,13 @@ class Runtime:
         if world % local:
             raise InputError(
                 f"{world} processes in all are no multiple of the {local} on this machine: start "
-                "torchrun with the same "
-                "--nproc-per-node on every machine."
+                "torchrun with the same --nproc-per-node on every machine."
             )
         if accelerator == "cuda" and local > torch.cuda.device_count():
             raise InputError(
                 f"{local} processes on this machine, but PyTorch sees {torch.cuda.device_count()} "
-                "CUDA device(s): start torchrun with "
-                f"--nproc-per-node {torch.cuda.device_count()}, or use --device cpu."
+                "CUDA device(s): start torchrun with --nproc-per-node "
+                f"{torch.cuda.device_count()}, or use --device cpu."
             )
         self.fabric = Fabric(
             accelerator=accelerator,

@@ -151,8 +151,8 @@ def locked_partial_folder(folder: Path, key: str, broadcast: Broadcast) -> Itera
         if state == "ours" and not made_in.is_dir():
             raise RunError(
                 f"{socket.gethostname()} does not see {made_in}, which the main process has just "
-                "made: all machines of a run must share its folder and the cache. Choose places on "
-                "a file system that they share (--out, $NCDSS_RUNS, $NCDSS_CACHE)."
+                "made: all machines of a run must share its folder and the cache. Choose places "
+                "on a file system that they share (--out, $NCDSS_RUNS, $NCDSS_CACHE)."
             )
         yield made_in if state == "ours" else None
     finally:
