@@ -62,7 +62,7 @@ def to_classes(prediction: np.ndarray, mapping: np.ndarray, num_base: int) -> np
 
     Args:
         prediction: integer labels 0..B+K, any shape; 255 stays.
-        mapping: int64 [K] from :func:`ncdss_lib.method.metrics.match_clusters`.
+        mapping: int64 [K] from :func:`ncdss_lib.method.cluster_matching.match_clusters`.
 
     Returns:
         uint8 of the same shape, UNMATCHED_LABEL where a cluster has no class.
