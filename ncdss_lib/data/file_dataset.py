@@ -20,11 +20,11 @@ from ncdss_lib.data.image_files import (
     list_files,
     picture_size,
     read_image,
-    whole_file,
 )
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels
 from ncdss_lib.system.errors import InputError, RunError
+from ncdss_lib.system.folders import whole_file
 
 SALIENCY = "saliency_supervised_model"
 

@@ -6,7 +6,6 @@ Nothing here knows of classes or data sets; see :mod:`ncdss_lib.data.masks` for 
 from __future__ import annotations
 
 import os
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -218,18 +217,6 @@ def refuse_shared(
 
 
 # ------------------------------------------------------------------------------ writing, and speed
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a draft to be written, which becomes ``path`` once it is whole, or vanishes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], text: str
 ) -> list[Result]:

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ncdss_lib.data.image_files import whole_file
 from ncdss_lib.data.masks import classes_in, write_labels
+from ncdss_lib.system.folders import whole_file
 from toyscenes import CLASSES, FOLDS, MIN_SIZE, VERSION, Scene, render_scene
 
 SPLITS = ("train", "val")  # the place of a split is the first number of its scenes' seeds

@@ -20,7 +20,7 @@ import numpy as np
 import pycocotools.mask as rle_masks
 
 from ncdss_lib.data.coco20i import COCO_CLASSES, FOLDS, MASKS_NOTE, published_counts
-from ncdss_lib.data.image_files import in_threads, whole_file, write_list
+from ncdss_lib.data.image_files import in_threads, write_list
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.data.splits import images_with
@@ -35,7 +35,13 @@ from ncdss_lib.prepare.coco_annotations import (
     read_annotations,
 )
 from ncdss_lib.system.errors import InputError, did_you_mean
-from ncdss_lib.system.folders import commit_folder, fingerprint, manifest, partial_folder
+from ncdss_lib.system.folders import (
+    commit_folder,
+    fingerprint,
+    manifest,
+    partial_folder,
+    whole_file,
+)
 
 IMAGES = tuple(
     Part(

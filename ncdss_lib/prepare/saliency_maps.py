@@ -34,7 +34,6 @@ from ncdss_lib.data.image_files import (
     list_files,
     opened,
     read_image,
-    whole_file,
 )
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import read_labels
@@ -42,6 +41,7 @@ from ncdss_lib.prepare import writable
 from ncdss_lib.prepare.saliency_networks import SoftMap, load_model
 from ncdss_lib.system import folders
 from ncdss_lib.system.errors import InputError, RunError
+from ncdss_lib.system.folders import whole_file
 
 MAKER = "ncdss prepare saliency"
 ROWS = "maps.csv"

@@ -14,6 +14,7 @@ import shutil
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -69,7 +70,8 @@ def fingerprint(value: Any) -> str:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a hidden path to write to; it becomes ``path`` when the block ends well, or goes."""
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
         yield draft
         draft.replace(path)
