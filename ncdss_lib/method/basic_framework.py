@@ -6,12 +6,13 @@ Out: for both, ``NAME.safetensors`` and ``NAME_history.csv``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ncdss_lib.data.dataset import read_truth
-from ncdss_lib.data.loading import Source
+from ncdss_lib.data.loading import Source, Targets
 from ncdss_lib.method.clustering import read_pseudo_label, used_images
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.evaluation import confusion_on_val
@@ -23,9 +24,13 @@ from ncdss_lib.system.distributed import Batches
 
 def compute(run: Context, folder: Path) -> dict[str, Any]:
     """Train ``basic`` and ``basic_oc``."""
-    used = used_images(run.folder / "clustering")
+    clustering = run.folder / "clustering"
+    used = used_images(clustering)
     for name in ("basic", "basic_oc"):
-        _fine_tune(run, name, run.clusters[name], used, folder)
+        clusters = run.clusters[name]
+        fine_tune(
+            run, name, clusters, used, partial(read_pseudo_label, clustering, clusters), folder
+        )
     return {
         "base_images": len(run.splits.base),
         "novel_images": len(used),
@@ -33,21 +38,24 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
     }
 
 
-def _fine_tune(run: Context, name: str, clusters: int, used: list[str], folder: Path) -> None:
+def fine_tune(
+    run: Context, name: str, clusters: int, ids: Sequence[str], targets: Targets, folder: Path
+) -> None:
+    """Train a network on base images with truth and on novel images with labels of any origin.
+
+    Args:
+        name: of its files in ``folder``.
+        clusters: K.
+        ids, targets: the novel images, and the label map of each: 0..B + K or 255.
+    """
     config = run.recipe.basic_framework
     model = run.new_segmenter(clusters, seed=run.seed)
     if config.init == "base":
         warm_start(model, run.load_state("base"))
-    # Both models share the names of the sources, so they see the same batches.
-    base = Source(
-        "base", run.splits.base, partial(read_truth, run.data, run.labels), config.batch_size
-    )
-    novel = Source(
-        "novel",
-        used,
-        partial(read_pseudo_label, run.folder / "clustering", clusters),
-        config.batch_size,
-    )
+    # All models share the names of the sources, so they see the same batches.
+    truth = partial(read_truth, run.data, run.labels)
+    base = Source("base", run.splits.base, truth, config.batch_size)
+    novel = Source("novel", ids, targets, config.batch_size)
 
     def step_loss(model: Any, batches: Batches, epoch: int) -> Losses:
         return supervised_step(model, batches)

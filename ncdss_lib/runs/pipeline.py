@@ -86,7 +86,7 @@ class Run(Context):
 
     def stages(self) -> list[str]:
         """The stages that this run's recipe asks for, in order."""
-        return [*STAGES, *(name for name in OPTIONAL if getattr(self.recipe, name).enabled)]
+        return [*STAGES, *(name for name in OPTIONAL if getattr(self.recipe, name).wanted)]
 
     def key(self, stage: str) -> str:
         """The fingerprint of everything that a stage is made from: the data, its section of the recipe, the stages before it."""

@@ -27,6 +27,7 @@ from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.toyscenes import ToyScenes
 from ncdss_lib.data.loading import resize_image
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.method.gate import gate
 from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, read_checkpoint
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter, upsample
 from ncdss_lib.recipes import Data, Recipe, load_recipe
@@ -116,7 +117,9 @@ class TrainedNetwork(Provenance):
         inputs = torch.from_numpy(resized).permute(2, 0, 1)[None]
         with self.runtime.autocast():
             logits = self.model(self.runtime.to_device(inputs))
-        probability, output = upsample(logits.float(), self.size).softmax(1)[0].max(0)
+        config = self.recipe.evaluation
+        gated = gate(logits.float(), config.gate, config.gate_strength)
+        probability, output = upsample(gated, self.size).softmax(1)[0].max(0)
         labels = self._label_of_output[output.cpu().numpy()]
         shape = image.shape[:2]
         return resize_labels(labels, shape), resize_labels(probability.cpu().numpy(), shape)
