@@ -117,16 +117,21 @@ class Context:
         """K of each fine-tuned model for N novel classes."""
         config = self.recipe.clustering
         over = config.num_clusters or num_novel * config.over_clustering
-        return {"basic": num_novel, "basic_oc": over, "eums": over}
+        return {"basic": num_novel, "basic_oc": over, "eums": over, "regions": over}
 
-    def new_segmenter(self, clusters: int, *, seed: int) -> Segmenter:
-        """A fresh network with 1 + B + clusters outputs, on the run's kind of input and device."""
+    def new_segmenter(self, clusters: int, *, seed: int, members: int = 1) -> Segmenter:
+        """A fresh network with 1 + B + clusters outputs, on the run's kind of input and device.
+
+        Args:
+            members: heads, see :class:`ncdss_lib.models.segmenter.Committee`.
+        """
         channels = sum(self.views.channels) if self.views.channels else None
         model = build_segmenter(
             self.recipe.model,
             1 + self.labels.num_base + clusters,
             feature_channels=channels,
             seed=seed,
+            members=members,
         )
         return self.runtime.prepare(model)  # type: ignore[return-value]
 
@@ -140,25 +145,26 @@ class Context:
         return read_truth(self.data, self.labels, image_id, hide_novel=hide_novel)
 
     def training_config(self, model: str) -> Training:
-        """The settings by which ``base``, ``basic``, ``basic_oc`` or ``eums`` is trained."""
+        """The settings by which a model is trained; ``regions`` as ``basic`` is."""
         recipe = self.recipe
         return {"base": recipe.base_training, "eums": recipe.eums}.get(
             model, recipe.basic_framework
         )
 
     def weights(self, model: str, suffix: str | None = None, folder: Path | None = None) -> Path:
-        """The weights file of ``base``, ``basic``, ``basic_oc`` or ``eums``.
+        """The weights file of ``base``, ``basic``, ``basic_oc``, ``eums`` or ``regions``.
 
         Args:
             suffix: "" the last epoch, "_best" the best on validation, None what the recipe hands
                 on.
             folder: where it is; None is the folder of the stage that trains it.
         """
-        stage = {"base": "base_training", "eums": "eums"}.get(model, "basic_framework")
+        stages = {"base": "base_training", "eums": "eums", "regions": "regions"}
+        stage = stages.get(model, "basic_framework")
         config = self.training_config(model)
         stem = "eums_teacher" if model == "eums" and self.recipe.eums.evaluates_teacher else model
         if suffix is None:
-            suffix = "_best" if config.select == "best_val" else ""
+            suffix = "_best" if config.select == "best_val" and model != "regions" else ""
         return (folder or self.folder / stage) / f"{stem}{suffix}.safetensors"
 
     def load_state(self, model: str) -> dict[str, torch.Tensor]:

@@ -272,7 +272,7 @@ def evaluate(
         if entry["clusters"] or protocol != "published"
     }
     entry |= scores["published"] | {"protocols": shown}
-    if config.validates:
+    if config.validates and name != "regions":  # a committee has no epochs of its own
         best = _protocols(run, name, "_best", folder, place, weights)
         epoch = int(read_history(run.weights(name, "", weights).parent, name)["val_miou"].idxmax())
         entry["protocols"]["best_epoch"] = {"epoch": epoch, **best["published"]}

@@ -61,10 +61,11 @@ def load_model(
     """A trained network of a run, in evaluation mode.
 
     Args:
-        name: base, basic, basic_oc or eums.
+        name: base, basic, basic_oc, eums or regions.
         suffix, folder: see :meth:`Context.weights`.
     """
     clusters = 0 if name == "base" else run.clusters[name]
-    model = run.new_segmenter(clusters, seed=run.seed)
+    members = run.recipe.regions.members if name == "regions" else 1
+    model = run.new_segmenter(clusters, seed=run.seed, members=members)
     load_weights(model, run.weights(name, suffix, folder))
     return model.eval()

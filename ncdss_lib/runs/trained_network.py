@@ -158,7 +158,7 @@ def load_network(checkpoint: Checkpoint, found: Provenance, runtime: Runtime) ->
     Raises:
         InputError: other tensors than the network's.
     """
-    model = build_segmenter(found.recipe.model, checkpoint.outputs)
+    model = build_segmenter(found.recipe.model, checkpoint.outputs, members=checkpoint.members)
     weights = checkpoint.weights
     if checkpoint.layout == "ours, head only":  # the encoder is the one that it was trained on
         encoder = model.encoder.state_dict().items()
@@ -312,7 +312,7 @@ def _check_outputs(checkpoint: Checkpoint, labels: LabelSpace, clusters: int | N
 
 def _matching(path: Path, stage: Path, report: dict[str, Any]) -> dict[int, str] | None:
     """Cluster -> class by the published matching, if the report scored this very file."""
-    name = re.fullmatch(r"(base|basic|basic_oc|eums)(_teacher)?(_best)?", path.stem)
+    name = re.fullmatch(r"(base|basic|basic_oc|eums|regions)(_teacher)?(_best)?", path.stem)
     if not report or name is None:
         return None
     if (stage / MANIFEST).stat().st_mtime_ns > (stage.parent / "report.json").stat().st_mtime_ns:

@@ -6,13 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ncdss_lib.data.label_space import LabelSpace
-from ncdss_lib.data.masks import read_labels
+from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.method.clustering import object_parts, read_prototypes, used_images, within_class_whitening
-from ncdss_lib.method.inference import load_model
+from ncdss_lib.method.gate import gate
+from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.method.number_of_classes import bic, candidates, estimate_number, held_out_classes, silhouette, stability
 from ncdss_lib.method.oracles import main_novel_class
+from ncdss_lib.models.checkpoints import load_weights
+from ncdss_lib.models.segmenter import upsample
+from ncdss_lib.recipes import REGIONS, describe, flatten, load_recipe
+from ncdss_lib.runs.trained_network import open_checkpoint
 from ncdss_lib.system.folders import read_json
 from tests.conftest import opened
 
@@ -230,9 +236,6 @@ def test_vision_transformers_give_features_at_the_stride_of_their_patches():
 
 def test_a_trained_network_predicts_behind_its_gate(finished, voc):
     """The labels of one image by ``predict_image`` are those of the gated logits."""
-    from ncdss_lib.method.gate import gate
-    from ncdss_lib.runs.trained_network import open_checkpoint
-
     path = finished["laptop"] / "eums" / "eums_teacher.safetensors"
     trained = open_checkpoint(path, overrides=["evaluation.gate=image", "evaluation.gate_strength=5"])
     assert trained.recipe.evaluation.gate == "image"
@@ -244,3 +247,68 @@ def test_a_trained_network_predicts_behind_its_gate(finished, voc):
     with torch.inference_mode():
         logits = trained.model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).float()
     assert not torch.equal(gate(logits, "image", 5.0), logits)
+
+
+# --- the regions stage ------------------------------------------------------------------------------------------------------------------
+
+TINY_REGIONS = ("regions.enabled=true", "regions.gate=image", "evaluation.gate=image", "regions.confidence=0")
+
+
+@pytest.fixture(scope="module", params=["laptop", "paper"])
+def regions_run(request, voc, tmp_path_factory):
+    run = opened(voc, tmp_path_factory.mktemp("regions") / "run", request.param, *TINY_REGIONS)
+    run.write_report()
+    return run
+
+
+def test_the_committee_is_the_mean_of_eums_and_the_fresh_heads(regions_run):
+    run = regions_run
+    report = read_json(run.folder / "report.json")
+    assert list(report["models"]) == ["base", "basic", "basic_oc", "eums", "regions"]
+    assert set(report["models"]["regions"]) == set(report["models"]["eums"])
+    committee = load_model(run, "regions")
+    members = [load_model(run, "eums"), *(load_model(run, "eums") for _ in range(2))]
+    for member, name in zip(members[1:], ("first", "second"), strict=True):
+        load_weights(member, run.folder / "regions" / f"{name}.safetensors")
+    ids = run.splits.val[:3]
+    with torch.inference_mode():
+        found = torch.cat([logits for _, logits in predict(run, committee, ids, None)])
+        each = [torch.cat([logits for _, logits in predict(run, member.eval(), ids, None)]) for member in members]
+    expected = torch.stack([own.softmax(1) for own in each]).mean(0)
+    torch.testing.assert_close(found.exp(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_fresh_heads_stand_on_the_encoder_of_eums(regions_run):
+    eums, fresh = (load_file(path) for path in (regions_run.weights("eums"), regions_run.folder / "regions" / "first.safetensors"))
+    encoder = [name for name in eums if name.startswith("encoder.")]
+    assert all(torch.equal(eums[name], fresh[name]) for name in encoder)
+    assert bool(encoder) == (regions_run.recipe.name == "paper")
+    assert any(not torch.equal(eums[name], fresh[name]) for name in eums if name.startswith("head."))
+
+
+def test_every_novel_image_teaches_the_fresh_heads(regions_run):
+    run = regions_run
+    folder = run.folder / "regions" / "labels_first"
+    assert sorted(path.stem for path in folder.glob("*.png")) == run.splits.novel
+    image_id = run.splits.novel[0]
+    labels = read_labels(folder / f"{image_id}.png")
+    assert labels.shape == run.data.image(image_id).shape[:2]
+    [(_, logits)] = predict(run, load_model(run, "eums"), [image_id], None)
+    expected = upsample(gate(logits, "image", 2.0), run.views.size).argmax(1)[0].to(torch.uint8).cpu().numpy()
+    assert (labels == resize_labels(expected, labels.shape)).all()
+
+
+def test_the_file_of_a_committee_is_a_checkpoint_like_any_other(regions_run):
+    path = regions_run.folder / "regions" / "regions.safetensors"
+    trained = open_checkpoint(path)
+    assert (trained.clusters, trained.checkpoint.members) == (regions_run.clusters["regions"], 3)
+    labels, probability = trained.predict_image(np.zeros((40, 30, 3), np.uint8))
+    assert labels.shape == probability.shape == (40, 30)
+
+
+def test_the_recipe_regions_says_why_of_every_field():
+    assert {name: value for name, (value, _) in REGIONS.items()}.items() <= flatten(load_recipe("regions")).items()
+    text = describe(load_recipe("regions"))
+    assert all(why in text for _, why in REGIONS.values())
+    different = {name for name, value in flatten(load_recipe("regions")).items() if value != flatten(load_recipe("laptop"))[name]}
+    assert different == set(REGIONS)
