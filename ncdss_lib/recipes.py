@@ -517,6 +517,29 @@ RECIPES: dict[str, dict[str, tuple[Any, str]]] = {
 }
 
 
+_GATE = {"gate", "gate_strength"}
+#: Fields that came after the first runs, by section. While they have their default, a stage is made
+#: as it was before them, so runs that are older stay current.
+LATER: dict[str, set[str]] = {
+    "data": {"mixed"},
+    "clustering": {*_GATE, "ignored_band", "unit", "metric", "num_novel"},
+    "entropy_ranking": _GATE,
+    "eums": _GATE,
+    "evaluation": _GATE,
+    "ablation": {"oracles"},
+}
+
+
+def key_of(recipe: Recipe, section: str) -> dict[str, Any]:
+    """What the key of a stage holds of a section: all but later fields at their default."""
+    settings = getattr(recipe, section)
+    return {
+        name: value
+        for name, value in settings.model_dump().items()
+        if name not in LATER.get(section, ()) or value != type(settings).model_fields[name].default
+    }
+
+
 def sections() -> dict[str, type[_Section]]:
     """Section name -> its class, in the order of the recipe."""
     return {name: info.annotation for name, info in Recipe.model_fields.items() if name != "name"}  # type: ignore[misc]

@@ -31,6 +31,7 @@ from ncdss_lib.method.cluster_matching import UNMATCHED, match_clusters, merge_c
 from ncdss_lib.method.clustering import adjoint_mask, confident_base, fuse, masked_prototype
 from ncdss_lib.method.entropy_ranking import entropy_map, region_entropy, split_clean
 from ncdss_lib.method.eums import ramp_up
+from ncdss_lib.method.gate import gate
 from ncdss_lib.method.mean_teacher import ema_update, hard_pseudo_labels
 from ncdss_lib.method.metrics import iou_per_class, score, score_held_out, score_matched
 from ncdss_lib.method.training_loop import pixel_cross_entropy
@@ -1251,4 +1252,91 @@ def check_names(mine: Function) -> Markdown:
         cases,
         mistakes,
         "clusters that show the same thing now have one number.",
+    )
+
+
+# 09 beyond the paper
+
+
+def check_strong_gate(run: Run, prediction: Any) -> Markdown:
+    """Exercise 9.1. How many foreground classes a very strong gate by image leaves in an image."""
+    logits = results.logits_of(run, "eums", run.splits.val[:8])
+    counts = [
+        len(set(gate(own[None], "image", 1e3).argmax(1).flatten().tolist()) - {0})
+        for own in logits.values()
+    ]
+    text = (
+        f"In the predictions of {len(counts)} validation images there is at most {max(counts)} "
+        "foreground class behind such a gate: of all weights (t_c / max t)^a only that of the "
+        "largest total does not vanish."
+    )
+    return check_word(prediction, ("none", "one", "many"), "one", text)
+
+
+def _gate_by_image(p: Tensor, strength: float) -> Tensor:
+    return gate(p.log(), "image", strength).exp()
+
+
+def check_gate(mine: Function) -> Markdown:
+    """Exercise 9.2. ``mine(p, strength)``, as the gate by image on probabilities."""
+    p = (2 * torch.randn(2, 5, 4, 3, generator=_random(41))).softmax(1)
+    cases = [
+        Case("strength 0", (p, 0.0), "Every weight is 1: nothing may change."),
+        Case("strength 1", (p, 1.0)),
+        Case("strength 3", (p, 3.0), "The power is taken of the weight, before it multiplies."),
+    ]
+
+    def with_background(p: Tensor, strength: float) -> Tensor:
+        total = p.sum((2, 3), keepdim=True)
+        weighed = p * (total / total.amax(1, keepdim=True)) ** strength
+        return weighed / weighed.sum(1, keepdim=True)
+
+    def not_brought_back(p: Tensor, strength: float) -> Tensor:
+        total = p[:, 1:].sum((2, 3), keepdim=True)
+        weight = (total / total.amax(1, keepdim=True)) ** strength
+        return torch.cat([p[:, :1], p[:, 1:] * weight], 1)
+
+    mistakes: dict[str, Function] = {
+        "You weighed background too: it must keep its probability.": with_background,
+        "Bring the foreground classes back to the sum that they had at each pixel.": (
+            not_brought_back
+        ),
+    }
+    return check_function(mine, _gate_by_image, cases, mistakes, "One object, one class.")
+
+
+def _whitening(prototypes: np.ndarray, classes: np.ndarray, centred: bool = True) -> np.ndarray:
+    """The exercise's answer: no shrinkage. ``centred=False`` forgets the means of the classes."""
+    rest = prototypes.astype(np.float64)
+    for label in np.unique(classes) if centred else ():
+        rest[classes == label] -= rest[classes == label].mean(0)
+    values, vectors = np.linalg.eigh(rest.T @ rest / len(rest))
+    return (vectors / np.sqrt(values)) @ vectors.T
+
+
+def check_whitening(mine: Function) -> Markdown:
+    """Exercise 9.3. ``mine(prototypes, classes)``, whitening without shrinkage.
+
+    What the library does besides is to shrink the covariance: with many objects the two agree.
+    """
+    rng = np.random.default_rng(42)
+    few = rng.normal(size=(40, 3)) * [1, 3, 0.5]
+    many = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4))
+    cases = [
+        Case("two classes of 20", (few + np.repeat([[0], [5]], 20, 0), np.repeat([0, 1], 20))),
+        Case("three classes of 100, mixed", (many, np.arange(300) % 3)),
+    ]
+    mistakes: dict[str, Function] = {
+        "Subtract from each prototype the mean of its own class, not of all.": lambda p, c: (
+            _whitening(p - p.mean(0), c, centred=False)
+        ),
+        "Subtract the mean of its class from each prototype first.": lambda p, c: _whitening(
+            p, c, centred=False
+        ),
+        "That is the covariance to the power 1/2; the power is -1/2.": lambda p, c: np.linalg.inv(
+            _whitening(p, c)
+        ),
+    }
+    return check_function(
+        mine, _whitening, cases, mistakes, "Afterwards each class spreads alike in all directions."
     )

@@ -189,7 +189,7 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
     used = images.index[images["status"] == "used"].tolist()
 
     # A prototype a region: by default the novel mask of an image.
-    regions, prototypes = _prototypes(run, used, partial(_novel_regions, run, folder))
+    regions, prototypes = region_prototypes(run, used, partial(novel_regions, run, folder))
     if config.metric == "base":
         prototypes = _learned_metric(run, prototypes)
     found = run.runtime.from_main(partial(_number_of_classes, run, prototypes))
@@ -333,14 +333,14 @@ def _read_regions(run: Context, folder: Path, image_id: str) -> np.ndarray:
     return object_parts(novel_map, run.recipe.clustering.min_area_fraction * novel_map.size)
 
 
-def _novel_regions(run: Context, folder: Path, image_id: str) -> dict[int, np.ndarray]:
+def novel_regions(run: Context, folder: Path, image_id: str) -> dict[int, np.ndarray]:
     """The regions of a used image at the network's size: number -> bool [S, S]."""
     numbered = _read_regions(run, folder, image_id)
     resized = resize_labels(numbered, run.views.size)
     return {number: resized == number for number in range(1, int(numbered.max()) + 1)}
 
 
-def _base_objects(run: Context, image_id: str) -> dict[int, np.ndarray]:
+def base_objects(run: Context, image_id: str) -> dict[int, np.ndarray]:
     """Base classes in the truth of a labelled image at the network's size: class -> bool [S, S]."""
     truth = resize_labels(run.truth(image_id, hide_novel=True), run.views.size)
     masks = {label: truth == label for label in range(1, 1 + run.labels.num_base)}
@@ -350,14 +350,14 @@ def _base_objects(run: Context, image_id: str) -> dict[int, np.ndarray]:
 
 def _learned_metric(run: Context, prototypes: np.ndarray) -> np.ndarray:
     """The prototypes in the metric of the labelled base objects, of unit length again."""
-    objects, known = _prototypes(run, run.splits.base, partial(_base_objects, run))
+    objects, known = region_prototypes(run, run.splits.base, partial(base_objects, run))
     metric = within_class_whitening(known, objects["region"].to_numpy())
     moved = prototypes @ metric
     return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
 
 
 @torch.inference_mode()
-def _prototypes(
+def region_prototypes(
     run: Context, ids: Sequence[str], regions: Callable[[str], dict[int, np.ndarray]]
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """A prototype a region, from the ImageNet encoder's deepest stage.

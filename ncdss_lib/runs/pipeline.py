@@ -28,7 +28,7 @@ from ncdss_lib.data.loading import ImageViews, Views
 from ncdss_lib.models.encoders import Encoder, weights_stamp
 from ncdss_lib.models.cached_features import FeatureCache, build_cache
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
-from ncdss_lib.recipes import Recipe, Training, load_recipe
+from ncdss_lib.recipes import Recipe, Training, key_of, load_recipe
 from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.method.context import Context
 from ncdss_lib.method import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation, regions
@@ -73,6 +73,7 @@ OPTIONAL: dict[str, Stage] = {
     "ablation": Stage(ablation.compute, tuple(name for name in STAGES if name != "base_training")),
 }
 _ALL = STAGES | OPTIONAL
+_VERSIONS = {"evaluation": 2}  # of what a stage leaves behind; 1 where none is given
 _NEUTRAL = {"workers"}  # fields of recipe.data that say how fast, not what
 
 
@@ -94,13 +95,14 @@ class Run(Context):
     def key(self, stage: str) -> str:
         """The fingerprint of everything that a stage is made from: the data, its section of the recipe, the stages before it."""
         recipe = self.recipe
+        data = {name: value for name, value in key_of(recipe, "data").items() if name not in _NEUTRAL}
         return fingerprint(
             {
                 "stage": stage,
-                "version": 1,
-                "data": [self.data.fingerprint(), recipe.data.model_dump(exclude=_NEUTRAL)],
+                "version": _VERSIONS.get(stage, 1),
+                "data": [self.data.fingerprint(), data],
                 "model": [recipe.model.model_dump(), weights_stamp(recipe.model)],
-                "settings": getattr(recipe, stage).model_dump(),
+                "settings": key_of(recipe, stage),
                 "run": [self.fold, self.seed],
                 "after": [self.key(earlier) for earlier in _ALL[stage].after],
             }

@@ -17,7 +17,7 @@ from ncdss_lib.method.number_of_classes import bic, candidates, estimate_number,
 from ncdss_lib.method.oracles import main_novel_class
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.segmenter import upsample
-from ncdss_lib.recipes import REGIONS, describe, flatten, load_recipe
+from ncdss_lib.recipes import LATER, REGIONS, describe, flatten, key_of, load_recipe
 from ncdss_lib.runs.trained_network import open_checkpoint
 from ncdss_lib.system.folders import read_json
 from tests.conftest import opened
@@ -312,3 +312,12 @@ def test_the_recipe_regions_says_why_of_every_field():
     assert all(why in text for _, why in REGIONS.values())
     different = {name for name, value in flatten(load_recipe("regions")).items() if value != flatten(load_recipe("laptop"))[name]}
     assert different == set(REGIONS)
+
+
+def test_settings_that_came_later_leave_older_runs_current():
+    """At their defaults they are in no key; with any other value they are."""
+    plain = load_recipe("paper")
+    for section, fields in LATER.items():
+        assert not fields & set(key_of(plain, section))
+        assert set(key_of(plain, section)) | fields == set(type(getattr(plain, section)).model_fields)
+    assert key_of(load_recipe("paper", ["clustering.unit=part"]), "clustering")["unit"] == "part"
