@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ncdss_lib.runs.notebooks import CELL_TIMEOUT, execute, notebook_paths
 from ncdss_lib.system.errors import InputError, NCDSSError, RunError
-from ncdss_lib.system.folders import cache_root, runs_root
+from ncdss_lib.system.folders import cache_root, damaged_files, runs_root
 
 GRACE = 30.0  # seconds in which a child that must end can end its kernel
 
@@ -119,6 +119,9 @@ def execute_run(run: GridRun) -> None:
 
     with patch.dict(os.environ, run.environment()):
         opened = open_run(**run.parameters)  # refuses wrong input before any kernel starts
+        for stage in opened.stages():
+            if damaged_files(opened.folder / stage):
+                opened.ensure(stage)  # the same again: what notebooks show of it stays true
         inputs = opened.data.fingerprint()
         for notebook in notebook_paths():
             out_path = run.folder / "notebooks" / notebook.name
