@@ -10,8 +10,9 @@ compared whenever the row is read.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from ncdss_lib.system.folders import (
     disk_errors,
     fingerprint,
     locked_partial_folder,
+    manifest,
     read_json,
 )
 
@@ -346,10 +348,23 @@ def feature_folders(
         load = partial(load_view, data, config)
         return build_cache(root, key, views, load, partial(Encoder, model), runtime, batch)
 
-    return (
+    before = set(root.glob("[!.]*"))
+    made = (
         build(key, {"clean": [*data.train_ids, *data.val_ids], "flip": data.train_ids}),
         build(strong_key, {"jitter": novel, "flip_jitter": novel}),
     )
+    if not before.issuperset(made) and runtime.is_main:
+        _offer_to_clear(key, before)
+    return made
+
+
+def _offer_to_clear(key: dict[str, Any], folders: Iterable[Path]) -> None:
+    """Say that there are features of other settings, which nobody may need any more."""
+    made_from = [manifest(folder).get("made_from", {}) for folder in folders]
+    same = [fingerprint({name: other.get(name) for name in key}) for other in made_from]
+    if others := len(same) - same.count(fingerprint(key)):
+        line = f"{others} caches hold features of other settings: `ncdss cache` lists and clears."
+        tqdm.write(line, file=sys.stderr)
 
 
 def feature_cache_key(data: SegmentationData, config: Data, model: Model) -> dict[str, Any]:

@@ -152,6 +152,7 @@ def run_as_child(run: GridRun, environment: Mapping[str, str]) -> NCDSSError | N
             stderr=log,
             preexec_fn=_ignore_signals_of_slurm if on_slurm else None,
         )
+        _children.add(process)
         try:
             status = process.wait()
         except BaseException:  # this process must end: first the child, which ends its kernel
@@ -161,6 +162,8 @@ def run_as_child(run: GridRun, environment: Mapping[str, str]) -> NCDSSError | N
             process.kill()
             process.wait()
             raise
+        finally:
+            _children.discard(process)
 
     # what it said last is its error
     if status == 0:
@@ -171,6 +174,15 @@ def run_as_child(run: GridRun, environment: Mapping[str, str]) -> NCDSSError | N
     if message is None:
         return kind(f"the process ended with status {status}, see {run.log}")
     return kind(" ".join(message[1].split()))
+
+
+_children: set[subprocess.Popen[bytes]] = set()
+
+
+def interrupt_children() -> None:
+    """What Ctrl-C does to all processes of a terminal: end the runs that others wait for."""
+    for process in list(_children):
+        process.send_signal(signal.SIGINT)
 
 
 def _ignore_signals_of_slurm() -> None:

@@ -198,8 +198,8 @@ def execute(
     with disk_errors(notebook.name, folder), whole_file(out_path) as draft:
         try:
             papermill.execute_notebook(
-                notebook.resolve(),
-                draft.resolve(),
+                _taken_literally(notebook.resolve()),
+                _taken_literally(draft.resolve()),
                 {name: value for name, value in parameters.items() if value != defaults[name]},
                 kernel_name="python3",
                 cwd=notebook.resolve().parent,
@@ -226,6 +226,11 @@ def execute(
         nbformat.write(executed, draft)
     failed.unlink(missing_ok=True)
     return True
+
+
+def _taken_literally(path: Path) -> str:
+    """Of a path that papermill fills parameters into, wherever it finds a name in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _failure(error: Exception, notebook: Path, failed: Path, timeout: float | None) -> NCDSSError:

@@ -228,12 +228,61 @@ def locked_partial_folder(folder: Path, key: str, broadcast: Broadcast) -> Itera
             )
         yield made_in if state == "ours" else None
     finally:
-        if lock.is_locked:
-            # Unlinked while it is held: whoever waits at this file sees that it has no name any
-            # more, and begins anew. Windows keeps the open file.
+        _release(lock)
+
+
+@contextmanager
+def one_at_a_time(folder: Path, name: str) -> Iterator[None]:
+    """Make ``name`` in a folder alone, or wait for the process that makes it.
+
+    For what is more than one partial folder. A folder that cannot be written to is not locked:
+    nobody else writes to it either.
+    """
+    lock = FileLock(_hidden(folder / name, "lock"))
+    absent = [above for above in (folder, *folder.parents) if not above.exists()]
+    said = False
+    try:
+        while True:
+            try:
+                lock.acquire(blocking=False)
+                break
+            except Timeout:
+                if not said:
+                    line = f"another process is making {name} in {folder}; waiting for it."
+                    tqdm.write(line, file=sys.stderr)
+                said = True
+                time.sleep(POLL)
+            except OSError:
+                break
+        yield
+    finally:
+        _release(lock)
+        for above in absent:  # nothing came into them
             with suppress(OSError):
-                Path(lock.lock_file).unlink()
-            lock.release()
+                above.rmdir()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is making a folder, in :func:`locked_partial_folder`."""
+    path = _hidden(folder, "lock")
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    _release(lock)
+    return False
+
+
+def _release(lock: FileLock) -> None:
+    if lock.is_locked:
+        # Unlinked while it is held: whoever waits at this file sees that it has no name any more,
+        # and begins anew. Windows keeps the open file.
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def _claim(lock: FileLock, folder: Path, key: str) -> Literal["current", "held", "ours"]:
