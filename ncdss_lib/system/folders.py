@@ -29,6 +29,7 @@ from ncdss_lib.system.errors import InputError, NCDSSError, RunError
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.sha256"  # as `sha256sum` writes it, and `sha256sum --check` reads it
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # as file names are
 POLL = 1.0  # seconds between looks at a folder that another run is making
 
 T = TypeVar("T")
@@ -118,10 +119,11 @@ def damaged_files(folder: Path) -> list[str]:
         return [MANIFEST]
     if not (folder / CHECKSUMS).is_file():
         return []
-    lines = (folder / CHECKSUMS).read_text(errors="replace").splitlines()
-    written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    if not lines or not lines[-1].endswith(f"  {MANIFEST}"):  # it is listed last
+    text = (folder / CHECKSUMS).read_text(**_TEXT)
+    if not text.endswith(f"  {MANIFEST}\n"):  # it is listed last
         return [CHECKSUMS]
+    lines = text[:-1].split("\n")
+    written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     found = _digests([folder / name for name in written])
     return [name for name, digest in zip(written, found, strict=True) if digest != written[name]]
 
@@ -143,7 +145,7 @@ def _write_checksums(folder: Path, pattern: str) -> None:
         f"{digest}  {path.relative_to(folder).as_posix()}\n"
         for path, digest in zip(listed, _digests(listed), strict=True)
     ]
-    (folder / CHECKSUMS).write_text("".join(lines))
+    (folder / CHECKSUMS).write_text("".join(lines), **_TEXT)
 
 
 def _digests(paths: list[Path]) -> list[str | None]:
