@@ -117,7 +117,7 @@ def markdown(kind: str, dataset: str, recipe: str, found: pd.DataFrame) -> str:
             table = pd.DataFrame({"result": [NOT_RUN]}, index=[f"{dataset}, {recipe} recipe"])
     else:
         table = TABLES[kind](found)
-    text = table.fillna("").to_markdown(disable_numparse=True)
+    text = report.to_markdown(table)
     # A number is not broken over lines.
     text = text.replace(" ± ", "\u00a0±\u00a0")
     return text.replace(NOT_RUN, NOT_RUN.replace(" ", "\u00a0"))

@@ -171,7 +171,7 @@ def test_folds_and_seeds_share_plain_features_and_another_size_has_its_own(voc, 
     assert len(folders(0, 0, "data.size=32")) == 6
 
 
-# --- damage ---------------------------------------------------------------------------------------------------------------------------------
+# --- damage ------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", ["checksum", "low", "step", "values"])
