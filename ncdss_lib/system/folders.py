@@ -92,6 +92,21 @@ def write_json(path: Path, value: Any) -> None:
         draft.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def write_sealed(path: Path, value: Any) -> None:
+    """Write a JSON-able value with its fingerprint, whole or not at all."""
+    write_json(path, {"fingerprint": fingerprint(value), "value": value})
+
+
+def read_sealed(path: Path) -> Any:
+    """What :func:`write_sealed` wrote; None where there is nothing, or not that any more."""
+    try:
+        sealed = read_json(path)
+        whole = sealed["fingerprint"] == fingerprint(sealed["value"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
+    return sealed["value"] if whole else None
+
+
 # --- folders ------------------------------------------------------------------------------------
 
 
@@ -335,7 +350,7 @@ def disk_errors(what: str, folder: Path) -> Iterator[None]:
     except NCDSSError:
         raise
     except Exception as error:
-        numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+        numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
         known = isinstance(error, OSError) and error.errno in numbers
         full = "No space left" in str(error) or shutil.disk_usage(_existing(folder)).free <= 2**20
         if not known and not full:

@@ -19,6 +19,7 @@ from tests.campaign.trials import (
     COMMANDS,
     Command,
     differences,
+    forget,
     group_is_gone,
     make_given,
     said,
@@ -86,7 +87,7 @@ def signalled(name: str, command: Command, root: Path, given: Path, rng: random.
         count.check(group_is_gone(pid), f"{name}: a process is left after {number.name}", root)
         if status and "Traceback" in said(root):
             count.check(False, f"{name}: a traceback after {number.name}", root)
-        (root / "said").unlink(missing_ok=True)
+        forget(root)
         if status:
             status = wait(start(command, root, given), PATIENCE)
     count.check(status == 0 and not differences(command, root), f"{name}: not the same after {number.name} ({status})", root)
@@ -120,6 +121,7 @@ def main(arguments: list[str]) -> int:
             root = Path(folder, "trial")
             shutil.rmtree(root, ignore_errors=True)
             root.mkdir()
+            forget(root)
             return root
 
         kills, signals, together = 0, 0, 0

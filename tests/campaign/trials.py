@@ -73,7 +73,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def start(command: Command, root: Path, given: Path, prepare: Callable[[], None] = lambda: None) -> int:
-    """Fork a process that runs a command as the leader of its own group; its id. What it says goes to ``said`` in ``root``.
+    """Fork a process that runs a command as the leader of its own group; its id.
 
     Args:
         prepare: called in the new process before the command.
@@ -86,7 +86,7 @@ def start(command: Command, root: Path, given: Path, prepare: Callable[[], None]
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        said = os.open(root / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        said = os.open(_said_file(root), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for number in (1, 2):
             os.dup2(said, number)
         os.environ |= {"NCDSS_RUNS": str(root / "runs"), "NCDSS_CACHE": str(root / "cache")}
@@ -125,7 +125,16 @@ def group_is_gone(group: int, seconds: float = 10.0) -> bool:
 
 
 def said(root: Path) -> str:
-    return (root / "said").read_text(errors="replace") if (root / "said").exists() else ""
+    """What the commands in a folder have said so far; the file is beside it, since it may be full or read-only."""
+    return _said_file(root).read_text(errors="replace") if _said_file(root).exists() else ""
+
+
+def forget(root: Path) -> None:
+    _said_file(root).unlink(missing_ok=True)
+
+
+def _said_file(root: Path) -> Path:
+    return root.with_name(f"{root.name}.said")
 
 
 def work_in_progress(root: Path) -> str:
@@ -139,7 +148,7 @@ def work_in_progress(root: Path) -> str:
 
 def artefacts(root: Path) -> dict[str, bytes]:
     """Every file below a folder by its name, without times, which differ from run to run."""
-    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.name not in ("said", "reproduce.log"))
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.name != "reproduce.log")
     return {path.relative_to(root).as_posix(): _without_times(path) for path in paths}
 
 
