@@ -133,7 +133,7 @@ class ToyScenes:
 
 
 def _read_whole(path: Path) -> np.ndarray | None:
-    """The pixels of a PNG file; None where there is none, or not that any more: PNG has checksums."""
+    """The pixels of a PNG file; None where there is none, or its own checksums say it changed."""
     try:
         with Image.open(path) as picture:
             picture.verify()
