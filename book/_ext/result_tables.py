@@ -110,7 +110,7 @@ def markdown(kind: str, dataset: str, recipe: str, found: pd.DataFrame) -> str:
     if kind in ("runs", "caution"):
         if found.empty:
             return f"{dataset} with the {recipe} recipe: {NOT_RUN}."
-        return runs_sentence(found) if kind == "runs" else report.caution(found)
+        return report.as_text(runs_sentence(found) if kind == "runs" else report.caution(found))
     if found.empty:
         table = paper_only(kind, dataset)
         if table is None:

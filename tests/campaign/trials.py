@@ -209,7 +209,8 @@ def make_given(given: Path, names: Sequence[str]) -> None:
     paths = sorted(notebooks.iterdir())
     grid.notebook_paths = grid_run.notebook_paths = lambda: paths  # type: ignore[attr-defined]
 
-    for name in ("run", *names):
+    reads_a_run = {"run", "predict", "evaluate"}
+    for name in (*(["run"] if reads_a_run.intersection(names) else []), *names):
         command = COMMANDS[name]
         root = given / "undisturbed" / name
         root.mkdir(parents=True, exist_ok=True)
