@@ -59,7 +59,10 @@ def killed_and_resumed(name: str, command: Command, root: Path, given: Path, rng
         if status is not None:
             break
         count.hit[f"{name}: {work_in_progress(root)}"] += 1
-        os.killpg(pid, signal.SIGKILL)
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has no group of its own yet
+            os.kill(pid, signal.SIGKILL)
         wait(pid, PATIENCE)
         done += 1
     if done == kills:
