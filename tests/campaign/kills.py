@@ -47,7 +47,9 @@ class Count:
 
 
 def killed_and_resumed(name: str, command: Command, root: Path, given: Path, rng: random.Random, count: Count, kills: int) -> int:
-    """Kill a command again and again, each time a little further on, until it has ended by itself or was killed ``kills`` times.
+    """Kill a command again and again until it has ended by itself or was killed ``kills`` times.
+
+    A run goes on with what it did before, so that short lives take it to its end too.
 
     Returns:
         How often it was killed.
@@ -55,7 +57,7 @@ def killed_and_resumed(name: str, command: Command, root: Path, given: Path, rng
     done = 0
     while done < kills:
         pid = start(command, root, given)
-        status = wait(pid, rng.uniform(0, command.seconds / (4 if command.resumes else 1)))
+        status = wait(pid, rng.uniform(0, command.seconds / (4 if name == "run" else 1)))
         if status is not None:
             break
         count.hit[f"{name}: {work_in_progress(root)}"] += 1
