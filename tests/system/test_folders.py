@@ -255,7 +255,13 @@ with folders.one_at_a_time(Path(sys.argv[1]), "maps"):
     times = sorted([float(line) for line in out.split()] for out, _ in ended)
     assert all(first[1] <= second[0] for first, second in pairwise(times))
     assert all(err in ("", f"another process is making maps in {tmp_path / 'new' / 'data'}; waiting for it.\n") for _, err in ended)
-    assert not list(tmp_path.iterdir())  # nothing came into the new folder
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_was_made_for_a_lock_alone_goes_with_it(tmp_path):
+    with folders.one_at_a_time(tmp_path / "new" / "data", "maps"):
+        assert (tmp_path / "new" / "data" / ".maps.lock").is_file()
+    assert not list(tmp_path.iterdir())
 
 
 RUN = """
