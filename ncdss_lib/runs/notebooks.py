@@ -11,12 +11,14 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -132,9 +134,12 @@ def library_digest(notebook: NotebookNode) -> str:
 
 def _imported_modules(notebook: NotebookNode) -> dict[str, Path]:
     """Name -> file of every module of ours that a notebook's code imports, or that these import."""
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     found: dict[str, Path] = {}
-    waiting = list(_imports(ast.parse(code)))
+    waiting: list[str] = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            with suppress(SyntaxError):  # its execution will say so
+                waiting += _imports(ast.parse(TransformerManager().transform_cell(cell.source)))
     while waiting:
         name = waiting.pop()
         path = None if name in found else _module_file(name)
