@@ -125,6 +125,13 @@ def test_wrong_options_start_nothing(tmp_path, started, options, message):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_percent_sign_in_a_path_is_refused_for_a_cluster(tmp_path):
+    run = grid_run.GridRun("toyscenes", None, 0, 0, "laptop", str(tmp_path / "100%t"), ())
+    with pytest.raises(InputError, match="100%t has a % in its path.*--out"):
+        next(cluster.run_on_cluster([run], "local", {}, []))
+    assert not list(tmp_path.iterdir())
+
+
 def test_torchrun_is_refused_and_so_is_slurm_where_there_is_none(tmp_path, started, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="--submit slurm: Could not detect .srun.*--jobs"):
