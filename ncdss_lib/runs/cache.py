@@ -1,4 +1,4 @@
-"""What is kept for all runs below ``$NCDSS_CACHE`` (``runs/cache``): listed with sizes, and cleared.
+"""What is kept for all runs in ``$NCDSS_CACHE`` (``runs/cache``): listed with sizes, and cleared.
 
 Everything in it is made again when a run needs it.
 """
@@ -97,8 +97,10 @@ def clear_cache(keys: Sequence[str]) -> str:
     known = {entry.key for entry in entries}
     for key in keys:
         if key not in known:
-            raise InputError(f"--clear {key}: no such key in {cache_root()}; "
-                f"{did_you_mean(key, known)} (`ncdss cache` lists them).")
+            raise InputError(
+                f"--clear {key}: no such key in {cache_root()}; "
+                f"{did_you_mean(key, known)} (`ncdss cache` lists them)."
+            )
     chosen = [entry for entry in entries if not keys or entry.key in keys]
     for entry in chosen:
         if is_held(entry.path.parent / entry.key):

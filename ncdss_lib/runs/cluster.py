@@ -122,13 +122,13 @@ def run_on_cluster(
         devices: the CUDA devices that the runs share when the cluster is ``local``.
 
     Raises:
-        InputError: a run's folder has a ``%`` in its name, for which submitit and SLURM put numbers.
+        InputError: a run's folder has a ``%`` in its path, for which clusters put numbers.
     """
     for run in runs:
         if "%" in str(run.log):
             raise InputError(
-                f"--submit: {run.folder} has a % in its path, for which clusters put numbers of jobs. "
-                "Choose another place with --out or $NCDSS_RUNS."
+                f"--submit: {run.folder} has a % in its path, for which clusters put numbers of "
+                "jobs. Choose another place with --out or $NCDSS_RUNS."
             )
     submitted: dict[submitit.Job[NCDSSError | None], GridRun] = {}
     try:

@@ -187,8 +187,8 @@ def find_provenance(
         clusters: K that is expected; None takes the file's.
 
     Raises:
-        InputError: its manifest is missing; its stage is damaged; its classes are not known, or others than those of
-            ``dataset``; another K.
+        InputError: its manifest is missing; its stage is damaged; its classes are not known, or
+            others than those of ``dataset``; another K.
     """
     report: dict[str, Any] = {}
     matching = None
