@@ -115,6 +115,7 @@ def damaged(kind: str, path: Path, how: str, root: Path, given: Path, rng: rando
     unnoticed = "run/" in kind and "report.json" not in kind and "damaged" not in text
     good = status == 0 and not changed and not unnoticed and "Traceback" not in text
     table.add(fault, answer if good else f"exit {status}, {changed[:3]}", good, root)
+    print(f"  {fault}: {answer}", flush=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -128,7 +129,7 @@ def main(arguments: list[str]) -> int:
     names = ["run", "prepare pascal5i", "prepare saliency", "predict", "evaluate"]
     with tempfile.TemporaryDirectory(prefix="ncdss-faults-") as folder:
         given, root = Path(folder, "given"), Path(folder, "trial")
-        make_given(given, names)
+        make_given(given, names if "disks" in options.only else ["run"])
         if "disks" in options.only:
             for name in names:
                 read_only_disk(name, COMMANDS[name], root, given, table)
