@@ -19,6 +19,9 @@ STAMP := $(VENV)/.ncdss-installed
 RUN ?= $(or $(NCDSS_RUNS),runs)/$(DATASET)/fold$(firstword $(FOLDS))/$(RECIPE)/seed$(firstword $(SEEDS))
 NOTEBOOKS := $(wildcard notebooks/[0-9][0-9]_*.md)
 
+# To recipes by the environment: a path may hold any character.
+export DATA_ROOT OUT RUN
+
 .DEFAULT_GOAL := help
 .PHONY: help env distributed gpu gpu-pack image reproduce book notebooks lint format test test-slow test-book browser-tools lab clean
 
@@ -40,27 +43,27 @@ $(STAMP): pyproject.toml constraints.txt
 env: $(STAMP) ## the environment in .venv
 
 reproduce: env ## the pipeline through papermill on DATASET, FOLDS, SEEDS, RECIPE, then the book
-	$(BIN)/ncdss reproduce --dataset $(DATASET) $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)') --folds $(FOLDS) --seeds $(SEEDS) \
+	$(BIN)/ncdss reproduce --dataset $(DATASET) $(if $(DATA_ROOT),--data-root "$$DATA_ROOT") --folds $(FOLDS) --seeds $(SEEDS) \
 	    --recipe $(RECIPE) $(if $(JOBS),--jobs $(JOBS)) $(foreach o,$(OVERRIDES),--set '$(o)') \
 	    $(if $(SUBMIT),--submit $(SUBMIT)) $(foreach o,$(SUBMIT_OPTIONS),--submit-option '$(o)')
 	@$(MAKE) --no-print-directory book
 
 distributed: env ## one run (first fold and seed) over GPUS cards of this machine, by torchrun
-	$(BIN)/torchrun --nproc-per-node $(GPUS) -m ncdss_lib run --dataset $(DATASET) $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)') \
+	$(BIN)/torchrun --nproc-per-node $(GPUS) -m ncdss_lib run --dataset $(DATASET) $(if $(DATA_ROOT),--data-root "$$DATA_ROOT") \
 	    --fold $(firstword $(FOLDS)) --seed $(firstword $(SEEDS)) --recipe $(RECIPE) $(foreach o,$(OVERRIDES),--set '$(o)')
 
 gpu: env ## measure this machine's card into OUT/gpu.json, on DATA_ROOT's photos or on toy scenes
-	$(BIN)/python -m benchmarks.gpu --out '$(OUT)' $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')
+	$(BIN)/python -m benchmarks.gpu --out "$$OUT" $(if $(DATA_ROOT),--data-root "$$DATA_ROOT")
 
 gpu-pack: env ## put all that is needed to measure another machine's card into the folder OUT
-	$(BIN)/python -m benchmarks.gpu.pack --out '$(OUT)' --data-root '$(DATA_ROOT)'
+	$(BIN)/python -m benchmarks.gpu.pack --out "$$OUT" --data-root "$$DATA_ROOT"
 
 image: ## a container image with the environment of `make env`, see Dockerfile
 	docker build --tag $(IMAGE) .
 
 # A failed build forgets its state: Sphinx reports the warnings of a page only when it reads that page.
 book: env ## the book in _build/html, from the executed notebooks of the first fold and seed; warnings are errors
-	NCDSS_BOOK_RUN='$(RUN)' $(BIN)/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; exit 1; }
+	NCDSS_BOOK_RUN="$$RUN" $(BIN)/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; exit 1; }
 
 notebooks: env ## bring NN_name.md and NN_name.ipynb into step (the newer one wins)
 	$(BIN)/jupytext --sync $(NOTEBOOKS)
@@ -82,7 +85,7 @@ test-slow: env ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 test-book: browser-tools reproduce ## the tests of the executed and built book in a browser
-	NCDSS_BOOK_RUN='$(abspath $(RUN))' $(BIN)/python -m pytest -m book
+	NCDSS_BOOK_RUN="$$(cd "$$RUN" && pwd)" $(BIN)/python -m pytest -m book
 
 browser-tools: env ## what the browser tests need: axe-core; under CI as root also chromium
 	.ci/browser-tools $(VENV)

@@ -1,4 +1,4 @@
-"""The command line: ``ncdss run | reproduce | prepare | evaluate | predict | report``.
+"""The command line: ``ncdss run | reproduce | prepare | evaluate | predict | report | cache``.
 
 Each verb imports what it needs: --help and wrong options answer at once, without loading torch.
 """
@@ -8,28 +8,35 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ncdss_lib import __version__
-from ncdss_lib.system.errors import InputError, NCDSSError, did_you_mean
+from ncdss_lib.system.errors import InputError, NCDSSError, Terminated, did_you_mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
     Returns:
-        The exit status: 0 done, 2 the input or the options are wrong, 1 anything else.
+        The exit status: 0 done, 2 the input or the options are wrong, 130 interrupted, 143
+        terminated, 1 anything else.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
         options = build_parser().parse_args(arguments)
-        options.do(options)
+        with _unwinding_on_sigterm():
+            options.do(options)
         return 0
+    except Terminated:
+        return _fail("terminated; run the same command again to go on.", debug, 143)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on.", debug, 130)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `ncdss report | head`
@@ -44,6 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         hint = "" if debug else " (--debug shows where)"
         return _fail(f"unexpected {type(error).__name__}: {error}{hint}", debug, 1)
+
+
+@contextmanager
+def _unwinding_on_sigterm() -> Iterator[None]:
+    """Raise :class:`Terminated` on SIGTERM, so that kernels are ended and drafts removed.
+
+    Not where somebody else sees to that: where it is ignored (see ``runs.grid_run``), or under
+    torchrun, which ends its processes by it once one of them has said what is wrong.
+    """
+
+    def terminate(number: int, frame: Any) -> NoReturn:
+        raise Terminated
+
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not ours or "TORCHELASTIC_RUN_ID" in os.environ:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(message: str, debug: bool, status: int) -> int:
@@ -134,6 +164,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(verbs, data, checkpoint)
     _add_predict(verbs, checkpoint)
     _add_report(verbs, debug)
+    _add_cache(verbs, debug)
     return parser
 
 
@@ -387,3 +418,20 @@ def _report(options: argparse.Namespace) -> None:
     from ncdss_lib.runs.report import report_tables
 
     print(report_tables(options.paths, options.protocol))
+
+
+# --- cache --------------------------------------------------------------------------------------
+
+
+def _add_cache(verbs: Any, debug: _Parser) -> None:
+    text = "what is kept for all runs, and how much disk it takes"
+    cache = _verb(verbs, "cache", text, _cache, debug)
+    text = "remove the entries with these keys, or all; what a run needs is made again"
+    cache.add_argument("--clear", metavar="KEY", nargs="*", help=text)
+
+
+def _cache(options: argparse.Namespace) -> None:
+    """List cached features, scenes and class tables, or clear them."""
+    from ncdss_lib.runs.cache import cache_table, clear_cache
+
+    print(cache_table() if options.clear is None else clear_cache(options.clear))

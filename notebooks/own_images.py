@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+import toyscenes
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.data.palette import class_look, rgb
 from ncdss_lib.viz.figures import Drawing, Panel, grid, overlay
 from toyscenes import CLASSES, render_scene
 
+VERSION = 1  # of what is drawn here; toyscenes has one of its own
+DRAWN_BY = ".drawn_by"  # a file in the collection: both versions, and what was asked for
 BASE = (1, 8, 12)  # ids of toyscenes: three classes that are labelled
 NOVEL = (14, 20)  # and two that are not
 
@@ -26,13 +29,18 @@ def draw_collection(
 ) -> None:
     """Draw toy scenes of five classes in the layout of a folder data set, unless that was done.
 
-    The layout is that of :mod:`ncdss_lib.data.own_images`.
+    The layout is that of :mod:`ncdss_lib.data.own_images`. A collection of other numbers, or of an
+    earlier version of the drawings, is drawn again; one that this function did not draw stays.
 
     Args:
         labelled, unlabelled, val: numbers of images; unlabelled ones hold a novel class each,
             labelled ones none.
         size: of the images in pixels.
     """
+    drawn_by = f"{VERSION}.{toyscenes.VERSION} {labelled} {unlabelled} {val} {size}\n"
+    stamp = root / DRAWN_BY
+    if stamp.is_file() and stamp.read_text() != drawn_by:
+        shutil.rmtree(root)
     if root.is_dir():
         return
     partial = root.with_name(f".{root.name}.partial")
@@ -40,6 +48,7 @@ def draw_collection(
     for folder in ("images", "masks", "unlabelled", "val/images", "val/masks"):
         (partial / folder).mkdir(parents=True)
     (partial / "classes.txt").write_text("".join(f"{CLASSES[c - 1]}\n" for c in BASE))
+    (partial / DRAWN_BY).write_text(drawn_by)
 
     # masks name the base classes; nobody has named the novel ones
     ids = np.zeros(256, np.uint8)
@@ -93,7 +102,7 @@ def _only_ours(mask: np.ndarray) -> bool:
 def tree(root: Path) -> str:
     """What a folder holds, one name of each kind of file."""
     lines = [f"{root.name}/"]
-    for path in sorted(root.rglob("*")):
+    for path in sorted(root.rglob("[!.]*")):
         if path.is_dir():
             files = sorted(p.name for p in path.iterdir() if p.is_file())
             more = f", ... ({len(files)} files)" if len(files) > 1 else ""

@@ -74,3 +74,14 @@ def finished(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     for recipe in OVERRIDES:
         opened(voc, root / recipe, recipe).write_report()
     return {recipe: root / recipe for recipe in OVERRIDES}
+
+
+BROWSER = "`make browser-tools`"  # the remedy that every test without its browser names
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out for lack of a browser, where nobody overlooks it."""
+    reports = terminalreporter.stats.get("skipped", [])
+    if count := sum(BROWSER in str(report.longrepr) for report in reports):
+        line = f"{count} browser tests were not run: a Chromium, its driver or axe-core is missing. {BROWSER} names or"
+        terminalreporter.write_line(f"{line} installs them; then: python -m pytest tests/browser", yellow=True)

@@ -30,7 +30,7 @@ def cells(text: str, *outputs: list, injected: bool = False) -> list:
     made = [
         new.new_markdown_cell(f"# {text}", id="title"),
         new.new_code_cell("fold = 0", metadata={"tags": ["parameters"]}, id="parameters"),
-        new.new_code_cell("work(fold)", id="work", outputs=list(outputs)),
+        new.new_code_cell("from ncdss_lib import stage\nwork(fold)", id="work", outputs=list(outputs)),
     ]
     if injected:
         made.insert(2, new.new_code_cell("# Parameters\nfold = 777", metadata={"tags": ["injected-parameters"]}, id="injected"))
@@ -62,7 +62,8 @@ def build(project: Path) -> tuple[int, str, str]:
 def executed(project: Path, text: str = "Title", result: str = "the result", **metadata) -> None:
     shown = nbformat.v4.new_output("stream", name="stdout", text=f"{result}\n")
     bar = nbformat.v4.new_output("stream", name="stderr", text=BAR)
-    metadata = {"ncdss": {"library": notebooks.library_digest()}, **metadata}
+    source = notebooks.read_notebook(project / "notebooks" / "01_small.ipynb")
+    metadata = {"ncdss": {"library": notebooks.library_digest(source)}, **metadata}
     write(project / "run" / "notebooks" / "01_small.ipynb", cells(text, bar, shown, injected=True), **metadata)
 
 
@@ -119,20 +120,20 @@ def test_changed_code_and_failed_executions_are_warnings(project, monkeypatch):
 def test_an_execution_by_another_library_is_a_warning_until_it_is_done_again(project, monkeypatch, tmp_path):
     executed(project)
     assert build(project)[0] == 0
-    library = tmp_path / "library"
-    library.mkdir()
-    (library / "stage.py").write_text("other code")
+    library = tmp_path / "other" / "ncdss_lib"
+    library.mkdir(parents=True)
+    (library / "stage.py").write_text("other = 1")
     with monkeypatch.context() as patch:
         patch.setattr(notebooks, "PACKAGE", library)
         for _ in range(2):  # though no page has changed
             status, warnings, _ = build(project)
             assert status != 0
-            assert "the source of ncdss_lib was changed after it was executed" in warnings
+            assert "code that it imports was changed after it was executed" in warnings
             assert "Run `make reproduce`" in warnings
         executed(project)
         assert build(project)[0] == 0
     executed(project, ncdss={"key": "of a version that did not record it"})
-    assert "the source of ncdss_lib was changed" in build(project)[1]
+    assert "code that it imports was changed" in build(project)[1]
 
 
 def test_the_table_of_the_laptop_recipe_is_made_from_the_recipe(tmp_path):

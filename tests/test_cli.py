@@ -41,6 +41,7 @@ OPTIONS = {
     },
     "predict": {"--checkpoint": ".safetensors", "--images": "a folder of pictures", "--out": "new folder", "--dataset": "class names"},
     "report": {"--debug": "traceback", "--protocol": "published"},
+    "cache": {"--debug": "traceback", "--clear": "KEY"},
 }  # fmt: skip
 
 

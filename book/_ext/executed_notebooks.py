@@ -4,8 +4,9 @@ nothing.
 The source of a page is ``notebooks/NN_name.ipynb``, which is committed without outputs. When Sphinx
 reads it, the outputs of the execution with the same name in ``RUN/notebooks/`` are put in. Text
 always comes from the source, so a change of wording needs no new execution, but the code cells must
-be those that were executed, and by the library and ``notebooks/*.py`` as they are now. A missing,
-stale or failed execution is a warning, so that a build with ``-W`` fails.
+be those that were executed, and what they import of the library and ``notebooks/*.py`` must be the
+code that is there now; comments and docstrings do not count. A missing, stale or failed execution
+is a warning, so that a build with ``-W`` fails.
 
 The run folder is ``$NCDSS_BOOK_RUN``, or the configuration value ``executed_run``; relative to the
 book's root.
@@ -65,9 +66,9 @@ def problem(source: NotebookNode, path: Path) -> str | None:
         cell.source for cell in code_cells(executed)
     ]:
         return f"its code was changed after it was executed into {path}."
-    if executed.metadata.get("ncdss", {}).get("library") != library_digest():
+    if executed.metadata.get("ncdss", {}).get("library") != library_digest(source):
         return (
-            f"the source of ncdss_lib was changed after it was executed into {path}, or that of "
+            f"code that it imports was changed after it was executed into {path}, in ncdss_lib, "
             "toyscenes or notebooks/*.py."
         )
     return None

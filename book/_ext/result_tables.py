@@ -110,14 +110,14 @@ def markdown(kind: str, dataset: str, recipe: str, found: pd.DataFrame) -> str:
     if kind in ("runs", "caution"):
         if found.empty:
             return f"{dataset} with the {recipe} recipe: {NOT_RUN}."
-        return runs_sentence(found) if kind == "runs" else report.caution(found)
+        return report.as_text(runs_sentence(found) if kind == "runs" else report.caution(found))
     if found.empty:
         table = paper_only(kind, dataset)
         if table is None:
             table = pd.DataFrame({"result": [NOT_RUN]}, index=[f"{dataset}, {recipe} recipe"])
     else:
         table = TABLES[kind](found)
-    text = table.fillna("").to_markdown(disable_numparse=True)
+    text = report.to_markdown(table)
     # A number is not broken over lines.
     text = text.replace(" ± ", "\u00a0±\u00a0")
     return text.replace(NOT_RUN, NOT_RUN.replace(" ", "\u00a0"))

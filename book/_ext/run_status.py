@@ -25,6 +25,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
 from ncdss_lib.recipes import Recipe
+from ncdss_lib.runs.report import as_text
 
 NOT_RUN = "not run"
 # From the recipe, since the pipeline itself loads torch.
@@ -100,16 +101,15 @@ def run_rows(run: Path) -> list[dict[str, str]]:
         "processes": device.get("processes"),
     }
     return [
-        {"what": name, "value": NOT_RUN if value in (None, {}) else str(value)}
+        {"what": name, "value": NOT_RUN if value in (None, {}) else as_text(value)}
         for name, value in facts.items()
     ]
 
 
 def version_rows(run: Path) -> list[dict[str, str]]:
     versions = read_json(run / "report.json").get("versions", {})
-    return [{"package": name, "version": number} for name, number in versions.items()] or [
-        {"package": NOT_RUN, "version": NOT_RUN}
-    ]
+    rows = [{"package": as_text(name), "version": as_text(versions[name])} for name in versions]
+    return rows or [{"package": NOT_RUN, "version": NOT_RUN}]
 
 
 def commit(root: Path) -> str:

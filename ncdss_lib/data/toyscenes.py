@@ -6,7 +6,6 @@ The scenes themselves are drawn by the package ``toyscenes``, which stands besid
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ncdss_lib.data.masks import classes_in, write_labels
-from ncdss_lib.system.folders import whole_file
+from ncdss_lib.system.folders import read_sealed, whole_file, write_sealed
 from toyscenes import CLASSES, FOLDS, MIN_SIZE, VERSION, Scene, render_scene
 
 SPLITS = ("train", "val")  # the place of a split is the first number of its scenes' seeds
@@ -87,14 +86,13 @@ class ToyScenes:
         """Image id -> sorted ids of the classes with at least one pixel; kept with the images."""
         if not self._presence:
             table = self._folder and self._folder / "presence.json"
-            known = json.loads(table.read_text()) if table and table.exists() else {}
+            known = (table and read_sealed(table)) or {}
             ids = self.train_ids + self.val_ids
             new = [i for i in ids if i not in known]
             for i in tqdm(new, "rendering toy scenes", leave=False, disable=len(new) < 50):
                 known[i] = classes_in(self.mask(i))
             if table and new:
-                with whole_file(table) as draft:
-                    draft.write_text(json.dumps(known))
+                write_sealed(table, known)
             self._presence = {i: tuple(known[i]) for i in ids}
         return self._presence
 
@@ -120,8 +118,8 @@ class ToyScenes:
                 "make it larger with train= or val=."
             )
         path = self._folder and self._folder / kind / f"{image_id}.png"
-        if path and path.exists():
-            return np.array(Image.open(path))
+        if path and (kept := _read_whole(path)) is not None:
+            return kept
         split, index = image_id.split("_")
         scene = render(split, int(index), self.size)
         salient = np.zeros_like(scene.mask) if scene.saliency is None else 255 * scene.saliency
@@ -133,3 +131,14 @@ class ToyScenes:
                 with whole_file(self._folder / name / f"{image_id}.png") as draft:
                     Image.fromarray(picture).save(draft, compress_level=1)
         return pictures[kind].copy()
+
+
+def _read_whole(path: Path) -> np.ndarray | None:
+    """The pixels of a PNG file; None where there is none, or its own checksums say it changed."""
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+        with Image.open(path) as picture:
+            return np.array(picture)
+    except (OSError, ValueError, SyntaxError):
+        return None

@@ -19,15 +19,7 @@ from ncdss_lib.data.dataset import SegmentationData, read_truth
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.loading import ImageViews, Views
 from ncdss_lib.data.splits import Splits, label_space, make_splits
-from ncdss_lib.models.cached_features import (
-    VIEW_NAMES,
-    FeatureCache,
-    FeatureViews,
-    build_cache,
-    feature_cache_key,
-    load_view,
-)
-from ncdss_lib.models.encoders import Encoder
+from ncdss_lib.models.cached_features import FeatureCache, FeatureViews, feature_folders
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training
 from ncdss_lib.system.distributed import Runtime
@@ -68,24 +60,22 @@ class Context:
     def views(self) -> Views:
         """Where inputs come from.
 
-        With cached features the cache is built here, once for all folds and seeds.
+        With cached features the caches are built here: what every fold reads once for all folds
+        and seeds, strong views once for all seeds.
         """
         config, model = self.recipe.data, self.recipe.model
         if config.features == "online":
             return ImageViews(self.data, config)
-        folder = build_cache(
+        folders = feature_folders(
             cache_root() / "features",
-            feature_cache_key(self.data, config, model),
-            {
-                view: [*self.data.train_ids, *(self.data.val_ids if view == "clean" else ())]
-                for view in VIEW_NAMES
-            },
-            lambda view, i: load_view(self.data, config, view, i),
-            lambda: Encoder(model),
+            self.data,
+            self.splits.novel,
+            config,
+            model,
             self.runtime,
             self.recipe.compute.inference_batch,
         )
-        return FeatureViews(FeatureCache(folder), self.data, config)
+        return FeatureViews(FeatureCache(*folders), self.data, config)
 
     def with_settings(self, section: str, **fields: Any) -> Self:
         """The same run, folder and all, with other values in one section of the recipe."""

@@ -1,14 +1,18 @@
 """Dense features of a frozen encoder, computed once for all folds and seeds, as inputs.
 
-One file a view, ``float16 [N, h, w, C]`` (channels last, as the networks read it), memory-mapped:
-training touches only the rows of its batch, whatever the number of images.
+One file a view, a row an image, memory-mapped: training touches only the rows of its batch,
+whatever the number of images. A row keeps features in eight bits with a scale of its own for each
+channel (ours: half the disk of half precision, and what is rounded off is at most 1/510 of the
+channel's range in that image), channels last as the networks read it, and a checksum, which is
+compared whenever the row is read.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,43 +29,112 @@ from tqdm.auto import tqdm
 from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.data.loading import LoadEpoch, Source, Step, jitter_colours, resize_image
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.models.encoders import weights_stamp
+from ncdss_lib.models.encoders import Encoder, weights_stamp
 from ncdss_lib.recipes import Data, Model
 from ncdss_lib.system.distributed import Batches, Runtime
+from ncdss_lib.system.errors import InputError
 from ncdss_lib.system.folders import (
     MANIFEST,
     commit_folder,
     disk_errors,
     fingerprint,
     locked_partial_folder,
+    manifest,
     read_json,
 )
+
+
+def row_type(height: int, width: int, channels: int) -> np.dtype:
+    """A row of a file: features are ``low + step * values``."""
+    return np.dtype(
+        [
+            ("checksum", np.uint32),
+            ("low", np.float32, (channels,)),
+            ("step", np.float32, (channels,)),
+            ("values", np.uint8, (height, width, channels)),
+        ]
+    )
+
+
+def to_rows(features: Tensor) -> np.ndarray:
+    """Float [B, h, w, C] as rows of :func:`row_type`, [B]."""
+    low, high = features.amin((1, 2)), features.amax((1, 2))
+    step = (high - low) / 255
+    scaled = (features - low[:, None, None]) / step.clamp(min=1e-12)[:, None, None]
+    rows = np.empty(len(features), row_type(*features.shape[1:]))
+    rows["low"], rows["step"] = low.numpy(), step.numpy()
+    rows["values"] = scaled.round().clamp(0, 255).to(torch.uint8).numpy()
+    rows["checksum"] = [_checksum(row) for row in rows]
+    return rows
+
+
+def from_rows(rows: Sequence[np.void]) -> Tensor:
+    """The inverse of :func:`to_rows`, but for what was rounded off: float16 [B, h, w, C]."""
+    features = torch.empty(len(rows), *rows[0]["values"].shape, dtype=torch.float16)
+    for image, row in zip(features, rows, strict=True):  # one by one, since one fits a core's cache
+        values = row["values"].astype(np.float32)
+        values *= row["step"]
+        values += row["low"]
+        image.copy_(torch.from_numpy(values))
+    return features
+
+
+def _checksum(row: np.void) -> int:
+    return crc32(row["values"], crc32(row["step"], crc32(row["low"])))
 
 
 class FeatureCache:
     """Dense features by view and image id.
 
     Args:
-        folder: a finished cache folder, as :func:`build_cache` returns it.
+        folders: finished cache folders of the same encoder, as :func:`build_cache` returns them.
 
     Attributes:
         channels: channels of each encoder stage; the features are their concatenation.
     """
 
-    def __init__(self, folder: Path) -> None:
-        contents = read_json(folder / MANIFEST)
-        self.channels: tuple[int, ...] = tuple(contents["channels"])
-        self._row = {
-            view: {i: row for row, i in enumerate(ids)} for view, ids in contents["views"].items()
-        }
-        self._files = {
-            view: np.load(folder / f"{view}.npy", mmap_mode="r") for view in contents["views"]
-        }
+    def __init__(self, *folders: Path) -> None:
+        self._row: dict[str, dict[str, int]] = {}
+        self._files: dict[str, np.memmap] = {}
+        self._paths: dict[str, Path] = {}
+        for folder in folders:
+            contents = read_json(folder / MANIFEST)
+            self.channels: tuple[int, ...] = tuple(contents["channels"])
+            for view, ids in contents["views"].items():
+                self._paths[view] = path = folder / f"{view}.npy"
+                self._files[view] = _opened(path, len(ids), sum(self.channels))
+                self._row[view] = {i: row for row, i in enumerate(ids)}
 
     def read(self, views: Sequence[str], ids: Sequence[str]) -> torch.Tensor:
-        """Features float16 [B, C, h, w] (channels-last memory) of each id in its view."""
+        """Features float16 [B, C, h, w] (channels-last memory) of each id in its view.
+
+        Raises:
+            InputError: the disk gives other bytes than were written.
+        """
         rows = [self._files[view][self._row[view][i]] for view, i in zip(views, ids, strict=True)]
-        return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
+        for view, row in zip(views, rows, strict=True):
+            if row["checksum"] != _checksum(row):
+                raise _damaged(self._paths[view])
+        return from_rows(rows).permute(0, 3, 1, 2)
+
+
+def _opened(path: Path, rows: int, channels: int) -> np.memmap:
+    """The file of a view; its header is read here, its rows when they are asked for."""
+    try:
+        file = np.load(path, mmap_mode="r")
+        height, width, _ = file.dtype["values"].shape
+        if (file.dtype, file.shape) != (row_type(height, width, channels), (rows,)):
+            raise ValueError("other rows")
+    except (OSError, ValueError, LookupError, SyntaxError, EOFError):  # by what is cut or changed
+        raise _damaged(path) from None
+    return file
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(
+        f"{path} is damaged: it does not hold the features that were written there. Remove it by "
+        f"`ncdss cache --clear {path.parent.name}`, and run again: they are made anew."
+    )
 
 
 Item = tuple[str, int, str]  # view, row of its file, image id
@@ -116,6 +189,7 @@ def build_cache(
                     unfinished,
                     folder,
                     {"key": name, "made_from": key, "channels": encoder.channels, "views": views},
+                    checked=MANIFEST,  # rows have checksums of their own
                 )
             runtime.barrier()
     return folder
@@ -126,11 +200,11 @@ def _extract(
     folder: Path, items: list[Item], load: Any, encoder: Any, runtime: Runtime, batch: int
 ) -> None:
     def features(part: list[Item]) -> np.ndarray:
-        """float16 [B, h, w, C]"""
+        """Rows [B] of the files."""
         images = np.stack([load(view, i) for view, _, i in part])
         with runtime.autocast():
             found = encoder(runtime.to_device(torch.from_numpy(images).permute(0, 3, 1, 2)))
-        return found.permute(0, 2, 3, 1).half().cpu().contiguous().numpy()
+        return to_rows(found.permute(0, 2, 3, 1).float().cpu().contiguous())
 
     def pending() -> np.ndarray:
         """Positions in ``items`` that are not done yet.
@@ -139,7 +213,7 @@ def _extract(
         """
         lists = list(folder.glob(".done.*"))
         if not lists:
-            _allocate(folder, items, features(items[:1]).shape[1:])
+            _allocate(folder, items, features(items[:1]).dtype)
         done = np.zeros(len(items), bool)
         for path in lists:
             data = path.read_bytes()
@@ -170,18 +244,18 @@ def _extract(
             part = [items[position] for position in positions]
             for (view, row, _), values in zip(part, features(part), strict=True):
                 files[view].seek(first[view] + row * values.nbytes)
-                files[view].write(values)
+                files[view].write(values.tobytes())
             for file in files.values():
                 file.flush()
             record.write(positions.astype(np.uint32).tobytes())
             record.flush()
 
 
-def _allocate(folder: Path, items: list[Item], shape: tuple[int, ...]) -> None:
+def _allocate(folder: Path, items: list[Item], row: np.dtype) -> None:
     """Create each view's file and claim its blocks: a full disk is then an error at once."""
     for view, rows in Counter(view for view, _, _ in items).items():
         path = folder / f"{view}.npy"
-        open_memmap(path, mode="w+", dtype=np.float16, shape=(rows, *shape))
+        open_memmap(path, mode="w+", dtype=row, shape=(rows,))
         with path.open("r+b") as file:
             if hasattr(os, "posix_fallocate"):  # not on macOS
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -189,9 +263,6 @@ def _allocate(folder: Path, items: list[Item], shape: tuple[int, ...]) -> None:
 
 def _write_only(path: str, flags: int) -> int:
     return os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
-
-
-VIEW_NAMES = ("clean", "flip", "jitter", "flip_jitter")
 
 
 class FeatureViews:
@@ -260,13 +331,54 @@ def load_view(data: SegmentationData, config: Data, view: str, image_id: str) ->
     )
 
 
+def feature_folders(
+    root: Path,
+    data: SegmentationData,
+    novel: Sequence[str],
+    config: Data,
+    model: Model,
+    runtime: Runtime,
+    batch: int,
+) -> tuple[Path, Path]:
+    """The caches of a run: what every fold and seed reads, and strong views of one fold's images.
+
+    Args:
+        root: folder of all caches.
+        novel: ids of the images that may be unclean: no others are seen in a strong view.
+    """
+    key = feature_cache_key(data, config, model)
+    strong_key = key | {"jitter": config.jitter, "novel": fingerprint(novel)}
+
+    def build(key: dict[str, Any], views: dict[str, Sequence[str]]) -> Path:
+        load = partial(load_view, data, config)
+        return build_cache(root, key, views, load, partial(Encoder, model), runtime, batch)
+
+    before = set(root.glob("[!.]*"))
+    made = (
+        build(key, {"clean": [*data.train_ids, *data.val_ids], "flip": data.train_ids}),
+        build(strong_key, {"jitter": novel, "flip_jitter": novel}),
+    )
+    if not before.issuperset(made) and runtime.is_main:
+        _offer_to_clear(key, before)
+    return made
+
+
+def _offer_to_clear(key: dict[str, Any], folders: Iterable[Path]) -> None:
+    """Say that there are features of other settings, which nobody may need any more."""
+    made_from = [manifest(folder).get("made_from", {}) for folder in folders]
+    same = [fingerprint({name: other.get(name) for name in key}) for other in made_from]
+    if others := len(same) - same.count(fingerprint(key)):
+        line = f"{others} caches hold features of other settings: `ncdss cache` lists and clears."
+        tqdm.write(line, file=sys.stderr)
+
+
 def feature_cache_key(data: SegmentationData, config: Data, model: Model) -> dict[str, Any]:
-    """All that cached features depend on."""
+    """All that cached features of plain and flipped images depend on."""
     return {
-        "version": 2,
+        "version": 3,
+        "dataset": data.name,
         "data": data.images_fingerprint(),
         "size": config.size,
-        "jitter": config.jitter,
         "encoder": [
             model.encoder,
             model.weights,

@@ -39,6 +39,7 @@ from ncdss_lib.system.folders import (
     commit_folder,
     fingerprint,
     manifest,
+    one_at_a_time,
     partial_folder,
     whole_file,
 )
@@ -153,7 +154,7 @@ def prepare(
     for kind in masks:
         if kind not in RULES:
             raise InputError(f"unknown masks {kind!r}: {did_you_mean(kind, RULES)}")
-    with writing(data_root):
+    with writing(data_root), one_at_a_time(data_root, "coco20i"):
         _refuse_foreign(data_root, masks)
         _link_parts(data_root, Path(sources or data_root).expanduser(), download)
         pictures, odd, digests = read_annotations(data_root)

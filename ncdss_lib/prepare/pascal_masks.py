@@ -34,6 +34,7 @@ from ncdss_lib.data.splits import images_with, label_space
 from ncdss_lib.prepare import counts_table, next_step, refuse_read_only, writable, writing
 from ncdss_lib.prepare.archives import Part, obtain
 from ncdss_lib.system.errors import InputError
+from ncdss_lib.system.folders import one_at_a_time
 
 VOC = Part(
     name="VOC 2012",
@@ -90,7 +91,7 @@ def prepare(data_root: Path, *, sources: Path | None = None, download: bool = Fa
     data_root = Path(data_root).expanduser()
     sources = Path(sources or data_root).expanduser()
     notes = []
-    with writing(data_root):
+    with writing(data_root), one_at_a_time(data_root, "pascal5i"):
         if (data_root / PARTIAL / WHOLE).exists():  # a process was killed while it moved folders
             _move_into_place(data_root)
         if all((data_root / name).exists() for name in NEEDED):

@@ -113,14 +113,15 @@ def prepare(
         "threshold": threshold,
         "min_area": min_area,
     }
-    rows = _rows(out) if _manifest(out).get("settings") == settings else {}
-    kept = len(sources)
-    began = time.monotonic()
-    if {stem: row.source for stem, row in rows.items()} != sources:
-        _refuse_read_only(out)
-        network = None if maps else load_model(model)
-        with folders.disk_errors("the saliency maps", out):
-            rows, kept = _make(out, settings, sources, inputs, network, earlier=rows)
+    with folders.one_at_a_time(out.parent, out.name):
+        rows = _rows(out) if _manifest(out).get("settings") == settings else {}
+        kept = len(sources)
+        began = time.monotonic()
+        if {stem: row.source for stem, row in rows.items()} != sources:
+            _refuse_read_only(out)
+            network = None if maps else load_model(model)
+            with folders.disk_errors("the saliency maps", out):
+                rows, kept = _make(out, settings, sources, inputs, network, earlier=rows)
     seconds = (time.monotonic() - began) / max(1, len(sources) - kept)
 
     # what to tell of them

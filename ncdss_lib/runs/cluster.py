@@ -120,7 +120,16 @@ def run_on_cluster(
 
     Args:
         devices: the CUDA devices that the runs share when the cluster is ``local``.
+
+    Raises:
+        InputError: a run's folder has a ``%`` in its path, for which clusters put numbers.
     """
+    for run in runs:
+        if "%" in str(run.log):
+            raise InputError(
+                f"--submit: {run.folder} has a % in its path, for which clusters put numbers of "
+                "jobs. Choose another place with --out or $NCDSS_RUNS."
+            )
     submitted: dict[submitit.Job[NCDSSError | None], GridRun] = {}
     try:
         for number, run in enumerate(runs):

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from ncdss_lib.recipes import load_recipe
 from ncdss_lib.runs.cluster import cluster_executor, run_on_cluster
-from ncdss_lib.runs.grid_run import GridRun, execute_run, run_as_child
+from ncdss_lib.runs.grid_run import GridRun, execute_run, interrupt_children, run_as_child
 from ncdss_lib.runs.notebooks import CELL_TIMEOUT, cores, notebook_paths
-from ncdss_lib.system.errors import InputError, NCDSSError, RunError
+from ncdss_lib.system.errors import InputError, NCDSSError, RunError, Terminated
 
 
 def reproduce(
@@ -142,8 +142,10 @@ def _run_at_once(
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(stop, Terminated):  # Ctrl-C reaches them by itself
+                interrupt_children()
             raise
 
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ncdss_lib.runs.notebooks import CELL_TIMEOUT, execute, notebook_paths
 from ncdss_lib.system.errors import InputError, NCDSSError, RunError
-from ncdss_lib.system.folders import cache_root, runs_root
+from ncdss_lib.system.folders import cache_root, damaged_files, runs_root
 
 GRACE = 30.0  # seconds in which a child that must end can end its kernel
 
@@ -119,6 +119,9 @@ def execute_run(run: GridRun) -> None:
 
     with patch.dict(os.environ, run.environment()):
         opened = open_run(**run.parameters)  # refuses wrong input before any kernel starts
+        for stage in opened.stages():
+            if damaged_files(opened.folder / stage):
+                opened.ensure(stage)  # the same again: what notebooks show of it stays true
         inputs = opened.data.fingerprint()
         for notebook in notebook_paths():
             out_path = run.folder / "notebooks" / notebook.name
@@ -149,6 +152,7 @@ def run_as_child(run: GridRun, environment: Mapping[str, str]) -> NCDSSError | N
             stderr=log,
             preexec_fn=_ignore_signals_of_slurm if on_slurm else None,
         )
+        _children.add(process)
         try:
             status = process.wait()
         except BaseException:  # this process must end: first the child, which ends its kernel
@@ -158,6 +162,8 @@ def run_as_child(run: GridRun, environment: Mapping[str, str]) -> NCDSSError | N
             process.kill()
             process.wait()
             raise
+        finally:
+            _children.discard(process)
 
     # what it said last is its error
     if status == 0:
@@ -168,6 +174,15 @@ def run_as_child(run: GridRun, environment: Mapping[str, str]) -> NCDSSError | N
     if message is None:
         return kind(f"the process ended with status {status}, see {run.log}")
     return kind(" ".join(message[1].split()))
+
+
+_children: set[subprocess.Popen[bytes]] = set()
+
+
+def interrupt_children() -> None:
+    """What Ctrl-C does to all processes of a terminal: end the runs that others wait for."""
+    for process in list(_children):
+        process.send_signal(signal.SIGINT)
 
 
 def _ignore_signals_of_slurm() -> None:

@@ -11,11 +11,14 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -28,7 +31,7 @@ CELL_TIMEOUT = 3600.0  # seconds; papermill's own is none: a kernel that hangs w
 PACKAGE = Path(__file__).resolve().parents[1]
 SCENES = Path(toyscenes.__file__).resolve().parent
 PATTERN = "[0-9][0-9]_*.ipynb"
-SOURCES = (".py", ".js", ".css")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 # Their information lines would break the progress bar.
 logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -112,27 +115,82 @@ def check_parameters(notebook_path: Path, parameters: Mapping[str, Any]) -> None
 # --- what an execution was made from --------------------------------------------------------------
 
 
-def library_digest() -> str:
-    """Of the source that decides what a notebook shows.
+def library_digest(notebook: NotebookNode) -> str:
+    """Of the source that decides what a notebook shows: of each module that it imports, directly or
+    through others, without comments and docstrings.
 
-    It is that of this package (modules, and the scripts and styles that it puts into outputs), of
-    the toy scenes, and of the modules beside the notebooks.
+    Modules are those of this package (with the scripts and styles that it puts into outputs), of
+    the toy scenes, and those beside the notebooks.
     """
     digest = hashlib.sha256()
-    for folder in (PACKAGE, SCENES, notebook_paths()[0].parent):
-        for path in sorted(path for path in folder.rglob("*") if path.suffix in SOURCES):
-            name = path.relative_to(folder).as_posix().encode()
-            digest.update(name + b"\0" + path.read_bytes() + b"\0")
+    for name, path in sorted(_imported_modules(notebook).items()):
+        code, _ = _module(path, path.stat().st_mtime_ns)
+        digest.update(f"{name}\0{code}\0".encode())
+        if path.name == "__init__.py":
+            for file in sorted(p for p in path.parent.iterdir() if p.suffix in (".js", ".css")):
+                digest.update(file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
+def _imported_modules(notebook: NotebookNode) -> dict[str, Path]:
+    """Name -> file of every module of ours that a notebook's code imports, or that these import."""
+    found: dict[str, Path] = {}
+    waiting: list[str] = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            with suppress(SyntaxError):  # its execution will say so
+                waiting += _imports(ast.parse(TransformerManager().transform_cell(cell.source)))
+    while waiting:
+        name = waiting.pop()
+        path = None if name in found else _module_file(name)
+        if path:
+            found[name] = path
+            waiting += _module(path, path.stat().st_mtime_ns)[1]
+    return found
+
+
+def _module_file(name: str) -> Path | None:
+    """The file of a module of ours; None for all others, and for what is no module."""
+    top, *below = name.split(".")
+    roots = {PACKAGE.name: PACKAGE, SCENES.name: SCENES}
+    place = roots.get(top, notebook_paths()[0].parent / top).joinpath(*below)
+    files = (place / "__init__.py", place.with_name(f"{place.name}.py"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    """All names that may be modules, with the packages that these are in."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    split = [name.split(".") for name in names]
+    return {".".join(parts[:length]) for parts in split for length in range(1, len(parts) + 1)}
+
+
+@cache
+def _module(path: Path, changed: int) -> tuple[str, set[str]]:
+    """Code of a file, without comments and docstrings, and its imports.
+
+    Args:
+        changed: when it was, so that a file that changes is read again.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return ast.dump(tree), _imports(tree)
+
+
 def execution_key(notebook: NotebookNode, parameters: Mapping[str, Any], inputs: str = "") -> str:
-    """Of the code cells, the library's source, the parameters and ``inputs`` (the data).
+    """Of the code cells, what they import, the parameters and ``inputs`` (the data).
 
     The text is not among them: other words around the same code change no result.
     """
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return fingerprint([code, library_digest(), dict(parameters), inputs])
+    return fingerprint([code, library_digest(notebook), dict(parameters), inputs])
 
 
 def is_current(executed: Path, key: str) -> bool:
@@ -184,7 +242,7 @@ def execute(
     # is there anything to do?
     check_parameters(notebook, parameters)
     source = read_notebook(notebook)
-    library = library_digest()
+    library = library_digest(source)
     key = execution_key(source, parameters, inputs)
     failed = out_path.with_name(f"{out_path.stem}.failed.ipynb")
     if is_current(out_path, key):
@@ -198,8 +256,8 @@ def execute(
     with disk_errors(notebook.name, folder), whole_file(out_path) as draft:
         try:
             papermill.execute_notebook(
-                notebook.resolve(),
-                draft.resolve(),
+                _taken_literally(notebook.resolve()),
+                _taken_literally(draft.resolve()),
                 {name: value for name, value in parameters.items() if value != defaults[name]},
                 kernel_name="python3",
                 cwd=notebook.resolve().parent,
@@ -226,6 +284,11 @@ def execute(
         nbformat.write(executed, draft)
     failed.unlink(missing_ok=True)
     return True
+
+
+def _taken_literally(path: Path) -> str:
+    """Of a path that papermill fills parameters into, wherever it finds a name in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _failure(error: Exception, notebook: Path, failed: Path, timeout: float | None) -> NCDSSError:

@@ -20,16 +20,9 @@ import torch
 
 from ncdss_lib import __version__
 from ncdss_lib.data import open_dataset
-from ncdss_lib.data.dataset import SegmentationData, read_truth
-from ncdss_lib.data.label_space import IGNORE, LabelSpace
-from ncdss_lib.data.splits import Splits, label_space, make_splits
-from ncdss_lib.models.cached_features import VIEW_NAMES, FeatureViews, feature_cache_key, load_view
-from ncdss_lib.data.loading import ImageViews, Views
-from ncdss_lib.models.encoders import Encoder, weights_stamp
-from ncdss_lib.models.cached_features import FeatureCache, build_cache
-from ncdss_lib.models.segmenter import Segmenter, build_segmenter
-from ncdss_lib.recipes import Recipe, Training, key_of, load_recipe
-from ncdss_lib.system.distributed import Runtime
+from ncdss_lib.data.dataset import SegmentationData
+from ncdss_lib.models.encoders import weights_stamp
+from ncdss_lib.recipes import Recipe, key_of, load_recipe
 from ncdss_lib.method.context import Context
 from ncdss_lib.method import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation, regions
 from ncdss_lib.system.errors import InputError, RunError, did_you_mean
@@ -37,10 +30,12 @@ from ncdss_lib.system.folders import (
     cache_root,
     commit_folder,
     disk_errors,
+    finished,
     fingerprint,
     locked_partial_folder,
     manifest,
     read_json,
+    refuse_damage,
     runs_root,
     write_json,
 )
@@ -121,13 +116,13 @@ class Run(Context):
         folder = self.folder / stage
         if stage in self.skipped:
             return folder
-        if self.runtime.from_main(lambda: self.is_current(stage)):  # one answer for all processes of a run
+        key = self.key(stage)
+        if self.runtime.from_main(lambda: finished(folder, key)):  # one answer for all processes of a run
             self.skipped[stage] = True
             return folder
         self.skipped[stage] = False
         views = self.views  # features are extracted outside the stage's own time
         assert views is not None
-        key = self.key(stage)
         with disk_errors(f"stage {stage}", self.folder), locked_partial_folder(folder, key, self.runtime.from_main) as partial:
             if partial is None:  # another process made it meanwhile
                 self.skipped[stage] = True
@@ -150,6 +145,7 @@ class Run(Context):
                         "settings": {s: getattr(self.recipe, s).model_dump() for s in ("data", "model", stage)},
                         "numbers": numbers,
                     },
+                    checked="**/*",
                 )
             self.runtime.barrier()
         return folder
@@ -255,7 +251,8 @@ def reopen(folder: str | Path, data_root: str | None = None, device: str | None 
         data_root: folder of the images, which no report names; None takes ``$NCDSS_DATA_ROOT``.
 
     Raises:
-        InputError: the folder holds no report of a finished run, or the data are not there.
+        InputError: the folder holds no report of a finished run, a stage of it is damaged, or the
+            data are not there.
     """
     path = Path(folder) / "report.json"
     if not path.is_file():
@@ -266,7 +263,10 @@ def reopen(folder: str | Path, data_root: str | None = None, device: str | None 
     recipe = Recipe.model_validate_json(json.dumps({"name": report["recipe"], **report["config"]}))
     data = open_dataset(report["dataset"], data_root, cache_root(), recipe.data)
     device = device or os.environ.get("NCDSS_DEVICE") or "auto"
-    return Run(data, report["fold"], report["seed"], recipe, Path(folder), device)
+    run = Run(data, report["fold"], report["seed"], recipe, Path(folder), device)
+    for stage in run.stages():
+        refuse_damage(run.folder / stage)
+    return run
 
 
 def _versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ from ncdss_lib.models.checkpoints import Network
 from ncdss_lib.runs.report import percent, to_markdown
 from ncdss_lib.runs.trained_network import TrainedNetwork, open_checkpoint
 from ncdss_lib.system.errors import InputError
-from ncdss_lib.system.folders import commit_folder, disk_errors, partial_folder
+from ncdss_lib.system.folders import commit_folder, disk_errors, one_at_a_time, partial_folder
 from ncdss_lib.data.palette import paint, to_hex
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -62,15 +62,33 @@ def predict_images(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("predict runs in one process: start it without torchrun.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(
-            f"--out {out} exists already and is not an empty folder. Choose another, or remove it."
-        )
     files = _image_files(images)
-    trained = open_checkpoint(path, dataset, data_root, fold, overrides, device, network)
+    with one_at_a_time(out.absolute().parent, out.name):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(
+                f"--out {out} exists already and is not an empty folder. Choose another, or remove "
+                "it."
+            )
+        trained = open_checkpoint(path, dataset, data_root, fold, overrides, device, network)
+        shares = _write_predictions(trained, files, out)
 
-    # the images, and how often each label occurs
-    shares = []  # of each image, the share of each label
+    # the table
+    mean = np.mean(shares, axis=0)
+    seen = np.count_nonzero(shares, axis=0)
+    rows = {
+        name: {"pixels, %": percent([mean[label]]), "pictures": str(seen[label])}
+        for label, name in enumerate(trained.names)
+        if seen[label]
+    }
+    table = to_markdown(pd.DataFrame.from_dict(rows, orient="index"))
+    return f"{len(files)} pictures segmented. Written: {out}\n\n{table}"
+
+
+def _write_predictions(
+    trained: TrainedNetwork, files: Sequence[Path], out: Path
+) -> list[np.ndarray]:
+    """Fill ``out``; return the share of each label in each image, float [256]."""
+    shares = []
     with disk_errors("the predictions", out):
         made_in = partial_folder(out, str(os.getpid()))
         try:
@@ -90,17 +108,7 @@ def predict_images(
             commit_folder(made_in, out, contents)
         finally:
             shutil.rmtree(made_in, ignore_errors=True)  # it is gone once it was renamed
-
-    # the table
-    mean = np.mean(shares, axis=0)
-    seen = np.count_nonzero(shares, axis=0)
-    rows = {
-        name: {"pixels, %": percent([mean[label]]), "pictures": str(seen[label])}
-        for label, name in enumerate(trained.names)
-        if seen[label]
-    }
-    table = to_markdown(pd.DataFrame.from_dict(rows, orient="index"))
-    return f"{len(files)} pictures segmented. Written: {out}\n\n{table}"
+    return shares
 
 
 def _image_files(images: Path) -> list[Path]:

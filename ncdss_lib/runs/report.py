@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,14 @@ def percent(values: Iterable[float | None], missing: str = "not run") -> str:
 
 
 def to_markdown(table: pd.DataFrame, *, index: bool = True) -> str:
-    return table.fillna("").to_markdown(disable_numparse=True, index=index)
+    """A table in Markdown. Whatever stands in it is text: no name makes a tag, a link or a cell."""
+    shown = table.fillna("").map(as_text).rename(index=as_text, columns=as_text)
+    return shown.to_markdown(disable_numparse=True, index=index)
+
+
+def as_text(value: object) -> str:
+    """A value as Markdown that shows it as it is."""
+    return re.sub(r"[<>&|`\[\]{}\\]", lambda mark: f"&#{ord(mark[0])};", str(value))
 
 
 def _from_rows(rows: dict[Any, dict[str, str]]) -> pd.DataFrame:

@@ -33,7 +33,7 @@ from ncdss_lib.models.segmenter import Segmenter, build_segmenter, upsample
 from ncdss_lib.recipes import Data, Recipe, load_recipe
 from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.system.errors import InputError
-from ncdss_lib.system.folders import MANIFEST, read_json
+from ncdss_lib.system.folders import MANIFEST, read_json, refuse_damage
 from ncdss_lib.data.palette import Look, class_look, cluster_look
 
 # Data sets whose classes are known without a data folder.
@@ -190,8 +190,8 @@ def find_provenance(
         clusters: K that is expected; None takes the file's.
 
     Raises:
-        InputError: its manifest is missing; its classes are not known, or others than those of
-            ``dataset``; another K.
+        InputError: its manifest is missing; its stage is damaged; its classes are not known, or
+            others than those of ``dataset``; another K.
     """
     report: dict[str, Any] = {}
     matching = None
@@ -199,6 +199,7 @@ def find_provenance(
         stored = ["model.weights=none"]
     else:
         stage = _stage_folder(checkpoint.path)
+        refuse_damage(stage)
         report = _read_report(stage.parent / "report.json")
         stored = _stored_settings(checkpoint, _read(stage / MANIFEST)["settings"], report)
         matching = _matching(checkpoint.path, stage, report)

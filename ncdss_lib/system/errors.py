@@ -22,6 +22,10 @@ class RunError(NCDSSError):
     """The work failed (exit status 1): a full disk, a loss that is not finite, a notebook."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which batch systems end a process: it unwinds everything as Ctrl-C does."""
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """The valid spelling nearest to ``name`` as a phrase for an error message, then all of them."""
     valid = sorted(valid)

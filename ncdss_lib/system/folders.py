@@ -1,7 +1,7 @@
 """Where runs are kept, and files and folders that appear whole or not at all.
 
-A finished folder holds a manifest with the key (a fingerprint) of what it was made from. While it
-is made it has a hidden name, and a lock keeps other runs out.
+A finished folder holds a manifest with the key (a fingerprint) of what it was made from, and the
+checksums of its files. While it is made it has a hidden name, and a lock keeps other runs out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,11 @@ from typing import Any, Literal, Protocol, TypeVar
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ncdss_lib.system.errors import NCDSSError, RunError
+from ncdss_lib.system.errors import InputError, NCDSSError, RunError
 
 MANIFEST = "manifest.json"
+CHECKSUMS = "checksums.sha256"  # as `sha256sum` writes it, and `sha256sum --check` reads it
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # as file names are
 POLL = 1.0  # seconds between looks at a folder that another run is making
 
 T = TypeVar("T")
@@ -89,13 +92,89 @@ def write_json(path: Path, value: Any) -> None:
         draft.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def write_sealed(path: Path, value: Any) -> None:
+    """Write a JSON-able value with its fingerprint, whole or not at all."""
+    write_json(path, {"fingerprint": fingerprint(value), "value": value})
+
+
+def read_sealed(path: Path) -> Any:
+    """What :func:`write_sealed` wrote; None where there is nothing, or not that any more."""
+    try:
+        sealed = read_json(path)
+        whole = sealed["fingerprint"] == fingerprint(sealed["value"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
+    return sealed["value"] if whole else None
+
+
 # --- folders ------------------------------------------------------------------------------------
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished folder, or an empty one."""
-    path = folder / MANIFEST
-    return read_json(path) if path.is_file() else {}
+    """The manifest of a finished folder; an empty one where there is none that can be read."""
+    try:
+        contents = read_json(folder / MANIFEST)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # not JSON is a ValueError
+        return {}
+    return contents if isinstance(contents, dict) else {}
+
+
+def finished(folder: Path, key: str) -> bool:
+    """Whether a folder was made from what ``key`` stands for, and is still as it was written."""
+    return manifest(folder).get("key") == key and not damaged_files(folder)
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """The files of a finished folder that are not as they were written, or are gone.
+
+    A folder without a list of checksums, of an earlier version of this program, is taken as it is;
+    so are files that were put into a folder later.
+    """
+    if (folder / MANIFEST).is_file() and not manifest(folder):
+        return [MANIFEST]
+    if not (folder / CHECKSUMS).is_file():
+        return []
+    text = (folder / CHECKSUMS).read_text(**_TEXT)
+    if not text.endswith(f"  {MANIFEST}\n"):  # it is listed last
+        return [CHECKSUMS]
+    lines = text[:-1].split("\n")
+    written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = _digests([folder / name for name in written])
+    return [name for name, digest in zip(written, found, strict=True) if digest != written[name]]
+
+
+def refuse_damage(folder: Path) -> None:
+    """Raise InputError where :func:`damaged_files` finds something."""
+    if damaged := damaged_files(folder):
+        raise InputError(
+            f"{folder / damaged[0]} is damaged: it is not what was written there, by the checksums "
+            f"in {folder / CHECKSUMS}. Run `ncdss run` with the settings of this run again (that "
+            "stage is then made anew), or restore the file."
+        )
+
+
+def _write_checksums(folder: Path, pattern: str) -> None:
+    paths = (path for path in folder.glob(pattern) if path.is_file() and path.name != MANIFEST)
+    listed = [*sorted(paths), folder / MANIFEST]
+    lines = [
+        f"{digest}  {path.relative_to(folder).as_posix()}\n"
+        for path, digest in zip(listed, _digests(listed), strict=True)
+    ]
+    (folder / CHECKSUMS).write_text("".join(lines), **_TEXT)
+
+
+def _digests(paths: list[Path]) -> list[str | None]:
+    """The SHA-256 of each file, by threads; None where there is none."""
+
+    def digest(path: Path) -> str | None:
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, ValueError):  # a damaged list may name anything
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(digest, paths))
 
 
 def partial_folder(folder: Path, key: str) -> Path:
@@ -109,14 +188,22 @@ def partial_folder(folder: Path, key: str) -> Path:
     return made_in
 
 
-def commit_folder(made_in: Path, folder: Path, contents: dict[str, Any]) -> None:
+def commit_folder(
+    made_in: Path, folder: Path, contents: dict[str, Any], *, checked: str | None = None
+) -> None:
     """Give a partial folder its manifest and its name, in place of an earlier folder.
 
     Its hidden files, which served the making, go.
+
+    Args:
+        checked: pattern of the files whose checksums are kept beside that of the manifest; None:
+            no checksums.
     """
     write_json(made_in / MANIFEST, contents)
     for file in made_in.glob(".*"):
         file.unlink()
+    if checked is not None:
+        _write_checksums(made_in, checked)
     old = _hidden(folder, "old")
     shutil.rmtree(old, ignore_errors=True)  # left there by a process that was killed below
     if folder.exists():
@@ -138,7 +225,7 @@ def locked_partial_folder(folder: Path, key: str, broadcast: Broadcast) -> Itera
 
     Yields:
         The partial folder, to be filled and given to :func:`commit_folder`; None where ``folder``
-        is current, perhaps since the wait.
+        is current and whole, perhaps since the wait.
 
     Raises:
         RunError: a process of another machine does not see the partial folder.
@@ -158,25 +245,81 @@ def locked_partial_folder(folder: Path, key: str, broadcast: Broadcast) -> Itera
             )
         yield made_in if state == "ours" else None
     finally:
-        if lock.is_locked:
-            # Unlinked while it is held: whoever waits at this file sees that it has no name any
-            # more, and begins anew. Windows keeps the open file.
+        _release(lock)
+
+
+@contextmanager
+def one_at_a_time(folder: Path, name: str) -> Iterator[None]:
+    """Make ``name`` in a folder alone, or wait for the process that makes it.
+
+    For what is more than one partial folder. A folder that cannot be written to is not locked:
+    nobody else writes to it either.
+    """
+    lock = FileLock(_hidden(folder / name, "lock"))
+    absent = [above for above in (folder, *folder.parents) if not above.exists()]
+    said = False
+    try:
+        while True:
+            try:
+                lock.acquire(blocking=False)
+                break
+            except Timeout:
+                if not said:
+                    line = f"another process is making {name} in {folder}; waiting for it."
+                    tqdm.write(line, file=sys.stderr)
+                said = True
+                time.sleep(POLL)
+            except OSError:
+                break
+        yield
+    finally:
+        _release(lock)
+        for above in absent:  # nothing came into them
             with suppress(OSError):
-                Path(lock.lock_file).unlink()
-            lock.release()
+                above.rmdir()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is making a folder, in :func:`locked_partial_folder`."""
+    path = _hidden(folder, "lock")
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    _release(lock)
+    return False
+
+
+def _release(lock: FileLock) -> None:
+    if lock.is_locked:
+        # Unlinked while it is held: whoever waits at this file sees that it has no name any more,
+        # and begins anew. Windows keeps the open file.
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def _claim(lock: FileLock, folder: Path, key: str) -> Literal["current", "held", "ours"]:
     """Take the lock and make the partial folder, unless the folder is current or another run's."""
-    if manifest(folder).get("key") == key:
+    if finished(folder, key):
         return "current"
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         return "held"
-    if manifest(folder).get("key") == key:  # finished between the look and the claim
+    if finished(folder, key):  # between the look and the claim
         return "current"
+    if damaged := damaged_files(folder):
+        others = f" and {len(damaged) - 1} more files" if len(damaged) > 1 else ""
+        tqdm.write(
+            f"{folder / damaged[0]}{others}: damaged, not what was written there. "
+            f"{folder.name} is made again.",
+            file=sys.stderr,
+        )
     owner = partial_folder(folder, key) / ".owner"
     owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     return "ours"
@@ -207,7 +350,7 @@ def disk_errors(what: str, folder: Path) -> Iterator[None]:
     except NCDSSError:
         raise
     except Exception as error:
-        numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+        numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
         known = isinstance(error, OSError) and error.errno in numbers
         full = "No space left" in str(error) or shutil.disk_usage(_existing(folder)).free <= 2**20
         if not known and not full:

@@ -23,8 +23,8 @@ def show_source(function: Callable[..., Any] | type) -> Markdown:
 
 
 def say(text: str) -> Markdown:
-    """A sentence whose numbers come from the run, as Markdown."""
-    return Markdown(textwrap.dedent(text).strip())
+    """A sentence whose numbers and names come from the run, as Markdown; no name makes a tag."""
+    return Markdown(textwrap.dedent(text).strip().replace("<", "&lt;"))
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import REPO
+from tests.conftest import BROWSER, REPO
 
 WAIT = 10.0  # seconds that anything on a page may take on a busy machine
 FLAGS = (
@@ -33,7 +33,7 @@ AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 AXE_PLACES = (Path(sys.prefix, "node_modules"), Path(sys.prefix, "lib", "node_modules"), REPO / "node_modules")
 
 
-def missing(what: str, remedy: str = "`make browser-tools` installs what the browser tests need") -> NoReturn:
+def missing(what: str, remedy: str = f"{BROWSER} installs what the browser tests need") -> NoReturn:
     """Skip, or fail where nothing may be missing."""
     reason = f"{what} is missing: {remedy}"
     if os.environ.get("CI"):

@@ -28,6 +28,25 @@ def test_the_collection_opens_as_a_folder_and_is_drawn_once(tmp_path: Path):
     assert "(3 files)" in own_images.tree(root)
 
 
+def test_a_collection_of_another_version_or_of_other_numbers_is_drawn_again(tmp_path: Path, monkeypatch):
+    root = tmp_path / "collection"
+
+    def drawn(**numbers: int) -> int:
+        """The time at which the collection was drawn."""
+        own_images.draw_collection(root, **{"labelled": 1, "unlabelled": 1, "val": 1, "size": 32, **numbers})
+        return (root / "classes.txt").stat().st_mtime_ns
+
+    first = drawn()
+    assert drawn() == first
+    second = drawn(labelled=2)
+    assert second > first
+    monkeypatch.setattr("toyscenes.VERSION", -1)
+    assert drawn(labelled=2) > second
+    (root / own_images.DRAWN_BY).unlink()  # somebody's own, or of an earlier version
+    third = drawn(labelled=2)
+    assert drawn() == third
+
+
 def test_images_go_where_more_are_wanted_and_every_fourth_to_validation():
     plain, new = np.zeros((2, 2), np.uint8), np.full((2, 2), own_images.NOVEL[0], np.uint8)
     wanted = {"labelled": 1, "unlabelled": 1, "val": 1}

@@ -24,13 +24,9 @@ def runs(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
     """A finished run of each recipe; read only."""
     root = tmp_path_factory.mktemp("runs")
     small = [*TINY_PAPER, "data.size=32", "data.target_size=32", "evaluation.size=32"]
-    slow = [
-        f"{stage}.lr=0.001" for stage in TRAININGS
-    ]  # still nearly random, the networks predict many classes
+    slow = [f"{stage}.lr=0.001" for stage in TRAININGS]  # still nearly random, the networks predict many classes
     for recipe, overrides in (("laptop", TINY_LAPTOP), ("paper", [*small, *slow])):
-        open_run(
-            "pascal5i", str(voc), FOLD, 0, recipe, str(root / recipe), overrides
-        ).write_report()
+        open_run("pascal5i", str(voc), FOLD, 0, recipe, str(root / recipe), overrides).write_report()
     return {recipe: root / recipe for recipe in ("laptop", "paper")}
 
 

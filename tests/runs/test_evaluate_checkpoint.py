@@ -26,10 +26,7 @@ COUNTS = {"total": "", "half": "_half", "original": "_original"}
 
 def own_counts(run: Path, stem: str) -> dict[str, np.ndarray]:
     return {
-        kind: pd.read_csv(
-            run / "evaluation" / f"confusion_{stem}{suffix}.csv", index_col=0
-        ).to_numpy()
-        for kind, suffix in COUNTS.items()
+        kind: pd.read_csv(run / "evaluation" / f"confusion_{stem}{suffix}.csv", index_col=0).to_numpy() for kind, suffix in COUNTS.items()
     }
 
 
@@ -59,19 +56,13 @@ def test_a_paper_checkpoint_gets_exactly_the_counts_and_scores_of_its_run(runs, 
     result = evaluate_checkpoint(run / f"{file}.safetensors", "pascal5i", str(voc), FOLD)
     for kind, expected in own_counts(run, stem).items():
         np.testing.assert_array_equal(counts(result)[kind], expected)
-    assert (
-        counts(result)["total"].sum(0) > 0
-    ).sum() > 5  # were one class predicted everywhere, equal counts would show little
+    assert (counts(result)["total"].sum(0) > 0).sum() > 5  # were one class predicted everywhere, equal counts would show little
     entry = read_json(run / "report.json")["models"][stem.removesuffix("_best")]
     if stem.endswith("_best"):
-        assert {**entry["protocols"]["best_epoch"], **result["protocols"]["published"]} == entry[
-            "protocols"
-        ]["best_epoch"]
+        assert {**entry["protocols"]["best_epoch"], **result["protocols"]["published"]} == entry["protocols"]["best_epoch"]
         return
     for protocol in {*entry["protocols"]} & {*result["protocols"]}:
-        assert {
-            k: v for k, v in entry["protocols"][protocol].items() if k != "confusion"
-        } == result["protocols"][protocol]
+        assert {k: v for k, v in entry["protocols"][protocol].items() if k != "confusion"} == result["protocols"][protocol]
     assert (result["novel_miou"], result["per_class"], result["clusters"]) == (
         entry["novel_miou"],
         entry["per_class"],
@@ -85,9 +76,7 @@ def test_a_laptop_checkpoint_gets_the_counts_of_its_run_up_to_half_precision(run
     Under 0.2 % of the pixels change.
     """
     run = runs["laptop"]
-    result = evaluate_checkpoint(
-        run / "eums" / "eums.safetensors", "pascal5i", str(voc), FOLD, network="teacher"
-    )
+    result = evaluate_checkpoint(run / "eums" / "eums.safetensors", "pascal5i", str(voc), FOLD, network="teacher")
     assert (result["network"], Path(result["checkpoint"]).name) == (
         "teacher",
         "eums_teacher.safetensors",
@@ -103,9 +92,7 @@ def test_a_laptop_checkpoint_gets_the_counts_of_its_run_up_to_half_precision(run
 
 def test_the_result_is_written_as_json_and_printed_with_names(runs, voc, tmp_path):
     out = tmp_path / "new" / "scores.json"
-    result = evaluate_checkpoint(
-        runs["paper"] / "eums" / "eums.safetensors", "pascal5i", str(voc), FOLD, out=out
-    )
+    result = evaluate_checkpoint(runs["paper"] / "eums" / "eums.safetensors", "pascal5i", str(voc), FOLD, out=out)
     assert json.loads(json.dumps(result)) == read_json(out)
     text = evaluation_tables(result)
     for part in (
@@ -132,9 +119,7 @@ def test_the_masks_of_validation_can_be_chosen(runs, voc, tmp_path):
             mask = Image.fromarray(np.full(np.array(picture).shape, 255, np.uint8))
         mask.save(path)
     file = runs["paper"] / "eums" / "eums.safetensors"
-    result = evaluate_checkpoint(
-        file, "pascal5i", str(data), FOLD, overrides=["data.val_masks=SegmentationClass"]
-    )
+    result = evaluate_checkpoint(file, "pascal5i", str(data), FOLD, overrides=["data.val_masks=SegmentationClass"])
     assert counts(result)["total"].sum() == 0
     assert result["novel_miou"] is None
     assert "SegmentationClass" in result["masks"]
@@ -144,12 +129,8 @@ def test_the_masks_of_validation_can_be_chosen(runs, voc, tmp_path):
 
 
 @pytest.mark.parametrize("network", ["student", "teacher"])
-def test_a_released_checkpoint_is_scored_as_its_own_network_predicts(
-    released, references, voc, network
-):
-    result = evaluate_checkpoint(
-        released, "pascal5i", str(voc), FOLD, overrides=SMALL, network=network
-    )
+def test_a_released_checkpoint_is_scored_as_its_own_network_predicts(released, references, voc, network):
+    result = evaluate_checkpoint(released, "pascal5i", str(voc), FOLD, overrides=SMALL, network=network)
     assert (result["layout"], result["network"], result["clusters"]) == (
         "released EUMS",
         network,
@@ -160,11 +141,7 @@ def test_a_released_checkpoint_is_scored_as_its_own_network_predicts(
     for i in run.splits.val:
         inputs = torch.from_numpy(resize_image(run.data.image(i), 64)).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            prediction = (
-                F.interpolate(references[network](inputs), (64, 64), mode="bilinear")
-                .argmax(1)[0]
-                .numpy()
-            )
+            prediction = F.interpolate(references[network](inputs), (64, 64), mode="bilinear").argmax(1)[0].numpy()
         truth = run.truth(i)
         for table, y, p in (
             (expected, resize_labels(truth, 64), prediction),
@@ -176,24 +153,17 @@ def test_a_released_checkpoint_is_scored_as_its_own_network_predicts(
         (counts(result)["original"], at_original),
     ):
         assert found.sum() == own.sum()
-        assert (
-            np.abs(found - own).sum() / 2 <= 0.001 * own.sum()
-        )  # rounding decides a few ties of random weights
+        assert np.abs(found - own).sum() / 2 <= 0.001 * own.sum()  # rounding decides a few ties of random weights
 
 
 def test_with_fewer_clusters_than_classes_some_classes_have_none(references, voc, tmp_path):
     state = references["student"].state_dict()
-    narrow = {
-        name: tensor[:18] if name.startswith("decoder.4") else tensor
-        for name, tensor in state.items()
-    }
+    narrow = {name: tensor[:18] if name.startswith("decoder.4") else tensor for name, tensor in state.items()}
     torch.save(narrow, tmp_path / "k2.pth")
     found = evaluate_checkpoint(tmp_path / "k2.pth", "pascal5i", str(voc), FOLD, overrides=SMALL)
     matched = [name for name in found["matching"]["cluster_to_class"].values() if name]
     assert found["clusters"] == len(set(matched)) == 2
-    assert {
-        found["per_class"][name] for name in found["classes"]["novel"] if name not in matched
-    } <= {0.0, None}
+    assert {found["per_class"][name] for name in found["classes"]["novel"] if name not in matched} <= {0.0, None}
 
 
 # --- what is wrong -------------------------------------------------------------------------------

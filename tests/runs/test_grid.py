@@ -50,19 +50,11 @@ def started(tmp_path, monkeypatch):
 
 
 def test_a_grid_makes_one_folder_a_run(tmp_path, started):
-    folders = grid.reproduce(
-        folds=[0, 2], seeds=[0, 1], out=tmp_path, overrides=["eums.epochs=2"], data_root="d"
-    )
-    expected = [
-        tmp_path / "toyscenes" / f"fold{fold}" / "laptop" / f"seed{seed}"
-        for fold in (0, 2)
-        for seed in (0, 1)
-    ]
+    folders = grid.reproduce(folds=[0, 2], seeds=[0, 1], out=tmp_path, overrides=["eums.epochs=2"], data_root="d")
+    expected = [tmp_path / "toyscenes" / f"fold{fold}" / "laptop" / f"seed{seed}" for fold in (0, 2) for seed in (0, 1)]
     assert folders == expected
     assert [Path(job.out) for job in started[0]] == expected
-    assert {(job.data_root, job.overrides) for job in started[0]} == {
-        (str(Path("d").resolve()), ("eums.epochs=2",))
-    }
+    assert {(job.data_root, job.overrides) for job in started[0]} == {(str(Path("d").resolve()), ("eums.epochs=2",))}
 
 
 def test_a_single_run_takes_out_as_its_folder(tmp_path, started):
@@ -133,6 +125,13 @@ def test_wrong_options_start_nothing(tmp_path, started, options, message):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_percent_sign_in_a_path_is_refused_for_a_cluster(tmp_path):
+    run = grid_run.GridRun("toyscenes", None, 0, 0, "laptop", str(tmp_path / "100%t"), ())
+    with pytest.raises(InputError, match="100%t has a % in its path.*--out"):
+        next(cluster.run_on_cluster([run], "local", {}, []))
+    assert not list(tmp_path.iterdir())
+
+
 def test_torchrun_is_refused_and_so_is_slurm_where_there_is_none(tmp_path, started, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="--submit slurm: Could not detect .srun.*--jobs"):
@@ -191,9 +190,7 @@ def test_a_runs_own_command_gives_all_its_settings(tmp_path):
         (None, 2, "cpu", []),
     ],
 )
-def test_visible_devices_are_named_as_the_environment_names_them(
-    monkeypatch, visible, count, device, expected
-):
+def test_visible_devices_are_named_as_the_environment_names_them(monkeypatch, visible, count, device, expected):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
@@ -208,23 +205,16 @@ def environments(tmp_path, monkeypatch):
     seen.mkdir()
     python = tmp_path / "python"
     device = f'"{seen}/on $CUDA_VISIBLE_DEVICES"'
-    python.write_text(
-        f'#!/bin/sh\nmkdir {device} || exit 3\nenv > "{seen}/$$.env"\nsleep 0.3\nrmdir {device}\n'
-    )
+    python.write_text(f'#!/bin/sh\nmkdir {device} || exit 3\nenv > "{seen}/$$.env"\nsleep 0.3\nrmdir {device}\n')
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    return lambda: [
-        dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
-        for path in seen.glob("*.env")
-    ]
+    return lambda: [dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line) for path in seen.glob("*.env")]
 
 
-def test_by_default_there_are_as_many_runs_at_a_time_as_devices_each_with_one_of_its_own(
-    tmp_path, environments
-):
+def test_by_default_there_are_as_many_runs_at_a_time_as_devices_each_with_one_of_its_own(tmp_path, environments):
     grid.reproduce(folds=[0, 1, 2], seeds=[0, 1], out=tmp_path / "runs")
     found = environments()
     assert len(found) == 6
@@ -254,9 +244,7 @@ def test_one_run_at_a_time_sees_all_devices(tmp_path, monkeypatch, options):
     for fold in (0, 1):
         (tmp_path / f"toyscenes/fold{fold}/laptop/seed0").mkdir(parents=True)
     grid.reproduce(folds=[0, 1], out=tmp_path, **options)
-    assert [(e["CUDA_VISIBLE_DEVICES"], "OMP_NUM_THREADS" in e) for e in seen] == [
-        ("GPU-a,GPU-b", False)
-    ] * 2
+    assert [(e["CUDA_VISIBLE_DEVICES"], "OMP_NUM_THREADS" in e) for e in seen] == [("GPU-a,GPU-b", False)] * 2
     assert {e["NCDSS_DEVICE"] for e in seen} == {options.get("device", "auto")}
     assert "NCDSS_DEVICE" not in os.environ
 
@@ -353,32 +341,13 @@ def test_submitted_runs_leave_what_local_ones_leave_and_their_errors_are_collect
         "open_run(dataset, data_root, fold, seed, recipe, out, overrides).write_report()",
         parameters=ALL_PARAMETERS,
     )
-    with pytest.raises(
-        InputError, match=r"1 of 2 runs failed:\n  pascal5i fold 9 seed 0 laptop: .*fold 9"
-    ):
-        grid.reproduce(
-            "pascal5i", voc, [0, 9], overrides=TINY_LAPTOP, out="grid", device="cpu", submit="local"
-        )
+    with pytest.raises(InputError, match=r"1 of 2 runs failed:\n  pascal5i fold 9 seed 0 laptop: .*fold 9"):
+        grid.reproduce("pascal5i", voc, [0, 9], overrides=TINY_LAPTOP, out="grid", device="cpu", submit="local")
     run = project / "grid" / "pascal5i" / "fold0" / "laptop" / "seed0"
     assert read_json(run / "report.json")["fold"] == 0
     assert (run / "notebooks" / "01_small.ipynb").exists()
-    assert (
-        "Job completed successfully"
-        in next((run / "notebooks" / "submitit").glob("*_log.out")).read_text()
-    )
-    assert (
-        "fold 9"
-        in (
-            project
-            / "grid"
-            / "pascal5i"
-            / "fold9"
-            / "laptop"
-            / "seed0"
-            / "notebooks"
-            / "reproduce.log"
-        ).read_text()
-    )
+    assert "Job completed successfully" in next((run / "notebooks" / "submitit").glob("*_log.out")).read_text()
+    assert "fold 9" in (project / "grid" / "pascal5i" / "fold9" / "laptop" / "seed0" / "notebooks" / "reproduce.log").read_text()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -435,12 +404,8 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/cmdline").exists(), reason="finds processes by their command in /proc"
-)
-def test_a_preempted_run_is_submitted_again_and_a_killed_one_is_a_run_error_that_names_its_log(
-    project, voc, tmp_path, monkeypatch
-):
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes by their command in /proc")
+def test_a_preempted_run_is_submitted_again_and_a_killed_one_is_a_run_error_that_names_its_log(project, voc, tmp_path, monkeypatch):
     """Seed 0 gets the signal that a cluster sends before it takes a machine away.
 
     Seed 1 is killed.
@@ -456,9 +421,7 @@ def test_a_preempted_run_is_submitted_again_and_a_killed_one_is_a_run_error_that
         parameters=ALL_PARAMETERS,
     )
     monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 0)
-    preempted, killed = (
-        project / "grid" / "pascal5i" / "fold0" / "laptop" / f"seed{seed}" for seed in range(2)
-    )
+    preempted, killed = (project / "grid" / "pascal5i" / "fold0" / "laptop" / f"seed{seed}" for seed in range(2))
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(
             grid.reproduce,

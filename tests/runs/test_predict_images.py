@@ -39,27 +39,19 @@ def test_pictures_are_segmented(runs, pictures, tmp_path):
         assert (mask.mode, mask.size) == ("P", picture.size)
         labels = net.predict_image(np.array(picture))[0]
         np.testing.assert_array_equal(np.array(mask), labels)
-        np.testing.assert_array_equal(
-            np.array(mask.convert("RGB")), class_look(net.labels).colours[labels]
-        )
+        np.testing.assert_array_equal(np.array(mask.convert("RGB")), class_look(net.labels).colours[labels])
     with Image.open(out / "overlays" / "wide.jpg") as overlay:
         assert overlay.size == (90, 40)
     with (out / "legend.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == list(net.names)
-    assert [(int(row["id"]), row["colour"]) for row in rows] == [
-        (i, to_hex(class_look(net.labels).colours[i])) for i in range(21)
-    ]
+    assert [(int(row["id"]), row["colour"]) for row in rows] == [(i, to_hex(class_look(net.labels).colours[i])) for i in range(21)]
     with Image.open(out / "legend.png") as legend:
         seen = {to_hex(colour) for colour in np.array(legend.convert("RGB")).reshape(-1, 3)}
     assert {row["colour"] for row in rows} <= seen
     assert "3 pictures" in text
     assert str(out) in text
-    shares = [
-        float(line.split("|")[2])
-        for line in text.splitlines()
-        if line.startswith("| ") and "%" not in line
-    ]
+    shares = [float(line.split("|")[2]) for line in text.splitlines() if line.startswith("| ") and "%" not in line]
     assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
 
 
@@ -76,9 +68,7 @@ def test_clusters_without_a_class_have_colours_and_names_of_their_own(released, 
     )
     with (out / "legend.csv").open() as file:
         rows = list(csv.DictReader(file))
-    look = cluster_look(
-        open_checkpoint(released, dataset="pascal5i", fold=FOLD, overrides=SMALL).labels, 10
-    )
+    look = cluster_look(open_checkpoint(released, dataset="pascal5i", fold=FOLD, overrides=SMALL).labels, 10)
     assert [row["name"] for row in rows][15:18] == ["tvmonitor", "cluster 1", "cluster 2"]
     assert [row["colour"] for row in rows] == [to_hex(look.colours[i]) for i in range(OUTPUTS)]
     assert read_json(out / "manifest.json")["network"] == "teacher"
@@ -89,9 +79,7 @@ def test_a_turned_photo_is_segmented_upright(runs, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees for viewing
     Image.fromarray(np.full((30, 60, 3), 90, np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
-    predict_images(
-        runs["laptop"] / "eums" / "eums.safetensors", tmp_path / "turned.jpg", tmp_path / "out"
-    )
+    predict_images(runs["laptop"] / "eums" / "eums.safetensors", tmp_path / "turned.jpg", tmp_path / "out")
     for name in ("masks/turned.png", "overlays/turned.jpg"):
         with Image.open(tmp_path / "out" / name) as picture:
             assert picture.size == (30, 60)

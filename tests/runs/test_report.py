@@ -51,10 +51,7 @@ def write(
         "masks": "SegmentationClassAug",
         "classes": {"base": ["cat"], "novel": ["dog"]},
         "models": models,
-        "pseudo_labels": {
-            name: {"images": 10, "correct_share": share, "purity": 0.9}
-            for name, share in quality.items()
-        },
+        "pseudo_labels": {name: {"images": 10, "correct_share": share, "purity": 0.9} for name, share in quality.items()},
     }
     path = folder / dataset / f"fold{fold}" / recipe / f"seed{seed}" / "report.json"
     path.parent.mkdir(parents=True)
@@ -103,18 +100,14 @@ def test_a_gain_may_be_there_under_one_ruler_and_not_under_another(two_runs):
 def test_every_score_stands_under_every_protocol_and_any_may_be_the_headline(two_runs):
     table = report.protocol_table(report.read_reports([two_runs]))
     assert len(table) == 9  # three models, three protocols
-    (row,) = table[
-        (table["model"] == "EUMS") & (table["protocol"] == report.PROTOCOLS["hungarian"])
-    ].to_dict("records")
+    (row,) = table[(table["model"] == "EUMS") & (table["protocol"] == report.PROTOCOLS["hungarian"])].to_dict("records")
     assert (row["novel"], row["base"], row["background"], row["all"]) == (
         "24.0 ± 2.8",
         "50.0 ± 0.0",
         "80.0 ± 0.0",
         "40.0 ± 0.0",
     )
-    assert f"Novel mIoU, % ({report.PROTOCOLS['hungarian']})" in report.report_tables(
-        [two_runs], "hungarian"
-    )
+    assert f"Novel mIoU, % ({report.PROTOCOLS['hungarian']})" in report.report_tables([two_runs], "hungarian")
 
 
 def test_classes_have_their_names_novel_ones_last_and_marked(two_runs):
@@ -130,11 +123,7 @@ def test_classes_have_their_names_novel_ones_last_and_marked(two_runs):
 
 def test_a_class_that_is_novel_in_one_fold_and_base_in_another_has_two_rows(two_runs):
     path = write(two_runs, 1, 0, {"basic": 0.9, "basic_oc": 0.9, "eums": 0.9})
-    path.write_text(
-        path.read_text().replace(
-            '{"base": ["cat"], "novel": ["dog"]}', '{"base": ["dog"], "novel": ["cat"]}'
-        )
-    )
+    path.write_text(path.read_text().replace('{"base": ["cat"], "novel": ["dog"]}', '{"base": ["dog"], "novel": ["cat"]}'))
     table = report.class_table([two_runs])
     assert list(table.index) == ["cat", "dog", "dog (novel)", "cat (novel)"]
     assert table.loc["dog", "EUMS"] == "90.0"
@@ -172,9 +161,7 @@ def test_a_base_model_has_no_novel_score(two_runs):
 
 def test_clean_above_unclean_is_counted_by_run(two_runs):
     table = report.pseudo_label_table(report.read_reports([two_runs]))
-    assert (
-        table.loc["clean above unclean", "right pixels"] == "in 1 of 2 runs"
-    )  # 0.7 against 0.5 and 0.8
+    assert table.loc["clean above unclean", "right pixels"] == "in 1 of 2 runs"  # 0.7 against 0.5 and 0.8
 
 
 @pytest.mark.parametrize(
@@ -186,9 +173,7 @@ def test_clean_above_unclean_is_counted_by_run(two_runs):
         ("pascal5i", "paper", 10582, "comparable with the paper's rows"),
     ],
 )
-def test_only_the_full_data_with_the_paper_recipe_is_comparable(
-    tmp_path, dataset, recipe, images, expected
-):
+def test_only_the_full_data_with_the_paper_recipe_is_comparable(tmp_path, dataset, recipe, images, expected):
     write(tmp_path, 0, 0, {"basic": 0.2}, dataset, recipe, images)
     sentence = report.caution(report.read_reports([tmp_path]))
     assert expected in sentence

@@ -21,12 +21,7 @@ from tests.runs.conftest import FOLD, SMALL, refused
 
 
 def test_clusters_follow_from_the_outputs(released):
-    assert (
-        open_checkpoint(
-            released, dataset="pascal5i", fold=FOLD, overrides=SMALL, clusters=10
-        ).clusters
-        == 10
-    )
+    assert open_checkpoint(released, dataset="pascal5i", fold=FOLD, overrides=SMALL, clusters=10).clusters == 10
     refused(
         "26 outputs, so K = 10 with 15 base classes, not the K = 5",
         open_checkpoint,
@@ -48,9 +43,7 @@ def test_clusters_follow_from_the_outputs(released):
 def test_clusters_take_the_classes_of_the_runs_published_matching(runs):
     """Fold 1: bus, car, cat, chair and cow are novel."""
     net = open_checkpoint(runs["laptop"] / "eums" / "eums_teacher.safetensors")
-    matching = read_json(runs["laptop"] / "report.json")["models"]["eums"]["matching"][
-        "cluster_to_class"
-    ]
+    matching = read_json(runs["laptop"] / "report.json")["models"]["eums"]["matching"]["cluster_to_class"]
     assert net.cluster_to_class == {int(k): name for k, name in matching.items()}
     assert net.names == ("background", *VOC_CLASSES[:5], *VOC_CLASSES[10:], *VOC_CLASSES[5:10])
     image = np.random.default_rng(1).integers(0, 256, (50, 80, 3), dtype=np.uint8)
@@ -63,12 +56,8 @@ def test_clusters_take_the_classes_of_the_runs_published_matching(runs):
     )
     logits = net.model(torch.from_numpy(resize_image(image, 64)).permute(2, 0, 1)[None], 64)[0]
     wanted = np.array([net.names.index(matching[str(i - 15)]) if i > 15 else i for i in range(26)])
-    np.testing.assert_array_equal(
-        labels, resize_labels(wanted[logits.argmax(0).numpy()].astype(np.uint8), (50, 80))
-    )
-    np.testing.assert_allclose(
-        probability, resize_labels(logits.softmax(0).amax(0).numpy(), (50, 80)), rtol=1e-4
-    )
+    np.testing.assert_array_equal(labels, resize_labels(wanted[logits.argmax(0).numpy()].astype(np.uint8), (50, 80)))
+    np.testing.assert_allclose(probability, resize_labels(logits.softmax(0).amax(0).numpy(), (50, 80)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("file", ["eums/eums.safetensors", "basic_framework/basic_oc.safetensors"])
@@ -77,16 +66,12 @@ def test_names_are_only_given_to_the_network_that_the_run_scored(runs, file):
     net = open_checkpoint(runs["laptop"] / file)
     scored = not file.startswith("eums")
     assert (net.cluster_to_class is not None) == scored
-    assert net.names[16:] == (
-        VOC_CLASSES[5:10] if scored else tuple(f"cluster {k}" for k in range(1, 11))
-    )
+    assert net.names[16:] == (VOC_CLASSES[5:10] if scored else tuple(f"cluster {k}" for k in range(1, 11)))
 
 
 def test_the_best_epoch_has_its_own_matching(runs):
     best = open_checkpoint(runs["paper"] / "eums" / "eums_best.safetensors")
-    matching = read_json(runs["paper"] / "report.json")["models"]["eums"]["protocols"][
-        "best_epoch"
-    ]["matching"]["cluster_to_class"]
+    matching = read_json(runs["paper"] / "report.json")["models"]["eums"]["protocols"]["best_epoch"]["matching"]["cluster_to_class"]
     assert best.cluster_to_class == {int(k): name for k, name in matching.items()}
 
 
@@ -100,9 +85,7 @@ def test_a_row_of_the_ablation_has_the_matching_of_its_row(laptop):
     place = laptop / "ablation" / "er"
     place.mkdir(parents=True)
     shutil.copy(laptop / "eums" / "manifest.json", place.parent)
-    shutil.copy(
-        laptop / "eums" / "eums.safetensors", place
-    )  # no teacher: without self-training there is none
+    shutil.copy(laptop / "eums" / "eums.safetensors", place)  # no teacher: without self-training there is none
     report = read_json(laptop / "report.json")
     report["ablation"] = {
         "er": {
@@ -111,9 +94,7 @@ def test_a_row_of_the_ablation_has_the_matching_of_its_row(laptop):
         }
     }
     write_json(laptop / "report.json", report)
-    assert open_checkpoint(place / "eums.safetensors").cluster_to_class == dict.fromkeys(
-        range(1, 11), "cow"
-    )
+    assert open_checkpoint(place / "eums.safetensors").cluster_to_class == dict.fromkeys(range(1, 11), "cow")
 
 
 def test_a_run_on_images_of_ones_own_brings_its_class_names(laptop):
@@ -123,9 +104,7 @@ def test_a_run_on_images_of_ones_own_brings_its_class_names(laptop):
         "fold": 0,
         "classes": {"base": [f"thing {i}" for i in range(15)], "novel": ["novel 1", "novel 2"]},
     }
-    report["models"]["eums"]["matching"]["cluster_to_class"] = {
-        str(k): None for k in range(1, 11)
-    }  # nobody knows the novel classes
+    report["models"]["eums"]["matching"]["cluster_to_class"] = {str(k): None for k in range(1, 11)}  # nobody knows the novel classes
     write_json(laptop / "report.json", report)
     net = open_checkpoint(laptop / "eums" / "eums_teacher.safetensors")
     assert net.names == (
@@ -163,10 +142,7 @@ def test_a_released_checkpoint_needs_to_be_told_its_classes(released):
 def test_coco_needs_no_data_folder_for_its_names(references, tmp_path):
     state = references["student"].state_dict()
     wide = {
-        name: tensor.repeat(4, *[1] * (tensor.ndim - 1))[:101]
-        if name.startswith("decoder.4")
-        else tensor
-        for name, tensor in state.items()
+        name: tensor.repeat(4, *[1] * (tensor.ndim - 1))[:101] if name.startswith("decoder.4") else tensor for name, tensor in state.items()
     }
     torch.save(wide, tmp_path / "coco.pth")
     net = open_checkpoint(tmp_path / "coco.pth", dataset="coco20i", fold=3)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from ncdss_lib.runs.pipeline import STAGES
 from ncdss_lib.system import folders
-from ncdss_lib.system.errors import RunError
+from ncdss_lib.system.errors import InputError, RunError
 from tests.conftest import REPO, TINY_LAPTOP
 
 
@@ -71,6 +72,53 @@ def test_until_the_commit_the_earlier_folder_stays(tmp_path):
     (folders.partial_folder(tmp_path / "stage", "two") / "x.txt").write_text("half")
     assert (tmp_path / "stage" / "one.txt").read_text() == "one"
     assert folders.manifest(tmp_path / "stage") == {"key": "one"}
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+def checked(folder: Path) -> Path:
+    partial = folders.partial_folder(folder, "k")
+    (partial / "maps").mkdir()
+    (partial / "maps" / "ä b.png").write_bytes(bytes(range(256)))
+    (partial / "x.csv").write_text("id,area\n1,2\n")
+    folders.commit_folder(partial, folder, {"key": "k", "numbers": {"miou": 0.5}}, checked="**/*")
+    return folder
+
+
+def test_the_list_of_checksums_is_that_of_sha256sum_with_the_manifest_last(tmp_path):
+    folder = checked(tmp_path / "stage")
+    lines = (folder / "checksums.sha256").read_text().splitlines()
+    assert [line.partition("  ")[2] for line in lines] == ["maps/ä b.png", "x.csv", "manifest.json"]
+    subprocess.run(["sha256sum", "--check", "--strict", "checksums.sha256"], cwd=folder, check=True, capture_output=True)
+
+
+def test_every_flipped_bit_and_every_cut_is_found_and_what_was_added_later_is_not(tmp_path):
+    folder = checked(tmp_path / "stage")
+    (folder / "note.txt").touch()
+    assert folders.damaged_files(folder) == []
+    assert folders.finished(folder, "k")
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "note.txt"):
+        content = path.read_bytes()
+        flips = [content[:n] + bytes([content[n] ^ 1]) + content[n + 1 :] for n in range(0, len(content), 7)]
+        for damaged in [*flips, content[:-2], content[: len(content) // 2], b""]:
+            path.write_bytes(damaged)
+            assert folders.damaged_files(folder)
+            assert not folders.finished(folder, "k")
+        path.write_bytes(content)
+    (folder / "x.csv").unlink()
+    assert folders.damaged_files(folder) == ["x.csv"]
+    with pytest.raises(InputError, match=r"x\.csv is damaged"):
+        folders.refuse_damage(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+def test_a_manifest_that_cannot_be_read_is_none(tmp_path, content):
+    folder = checked(tmp_path / "stage")
+    (folder / "checksums.sha256").unlink()
+    (folder / "manifest.json").write_text(content, encoding="latin-1")
+    assert folders.manifest(folder) == {}
+    assert folders.damaged_files(folder) == ["manifest.json"]
 
 
 # --- one run at a time --------------------------------------------------------------------------
@@ -186,6 +234,34 @@ def test_a_machine_that_does_not_share_the_folder_is_told_so(tmp_path):
         folders.locked_partial_folder(tmp_path / "stage", "k", other),
     ):
         pass
+
+
+def test_what_is_more_than_one_folder_is_made_by_one_at_a_time(tmp_path):
+    code = """
+import sys, time
+from pathlib import Path
+from ncdss_lib.system import folders
+
+folders.POLL = 0.05
+with folders.one_at_a_time(Path(sys.argv[1]), "maps"):
+    print(time.monotonic())
+    time.sleep(0.3)
+    print(time.monotonic())
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "new" / "data")]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    makers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    ended = [process.communicate(timeout=120) for process in makers]
+    times = sorted([float(line) for line in out.split()] for out, _ in ended)
+    assert all(first[1] <= second[0] for first, second in pairwise(times))
+    assert all(err in ("", f"another process is making maps in {tmp_path / 'new' / 'data'}; waiting for it.\n") for _, err in ended)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_was_made_for_a_lock_alone_goes_with_it(tmp_path):
+    with folders.one_at_a_time(tmp_path / "new" / "data", "maps"):
+        assert (tmp_path / "new" / "data" / ".maps.lock").is_file()
+    assert not list(tmp_path.iterdir())
 
 
 RUN = """
