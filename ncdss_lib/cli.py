@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 import traceback
@@ -26,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its code
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = build_parser().parse_args(arguments)
         options.do(options)
@@ -176,6 +180,8 @@ def _run(options: argparse.Namespace) -> None:
         options.overrides,
         options.device,
     )
+    for line in run.data.left_out if run.runtime.is_main else ():
+        print(line, file=sys.stderr)
     path = run.write_report()
     if run.runtime.is_main:
         print(report_tables([path]), f"\n\nWritten: {path}")
@@ -211,6 +217,8 @@ def _reproduce(options: argparse.Namespace) -> None:
     # a wrong fold is refused before the others run
     recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     data = open_dataset(options.dataset, options.data_root, config=recipe.data)
+    for line in data.left_out:
+        print(line, file=sys.stderr)
     for fold in options.folds:
         label_space(data, fold)
 

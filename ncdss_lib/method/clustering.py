@@ -10,6 +10,7 @@ Out: ``base_pred/ID.png`` (confident base classes), ``novel_map/ID.png`` ({0, 1}
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -26,10 +27,10 @@ from torch import Tensor, nn
 
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
+from ncdss_lib.method.check_settings import check_images
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.models.encoders import Encoder
-from ncdss_lib.system.errors import InputError
 
 
 def confident_base(logits: Tensor, confidence: float) -> Tensor:
@@ -130,7 +131,7 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
     config = run.recipe.clustering
     images = _novel_maps(run, folder)
     used = images.index[images["status"] == "used"].tolist()
-    _check_number(run, images["status"])
+    check_images(run, Counter(images["status"]))
 
     # One prototype an image.
     prototypes = _prototypes(run, folder, used)
@@ -168,20 +169,6 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
         "below_min_area": int(status.get("below_min_area", 0)),
         **numbers,
     }
-
-
-def _check_number(run: Context, status: pd.Series) -> None:
-    """Refuse to look for more clusters than images are left."""
-    counts = status.value_counts()
-    largest = max(run.clusters.values())
-    used = counts.get("used", 0)
-    if used < largest:
-        raise InputError(
-            f"more clusters than images: K = {largest}, but only {used} of {len(status)} novel "
-            f"images are left ({counts.get('no_saliency', 0)} without saliency, "
-            f"{counts.get('below_min_area', 0)} below the area limit). Use more images, lower "
-            "clustering.min_area_fraction / min_area_pixels, or clustering.over_clustering."
-        )
 
 
 def _novel_maps(run: Context, folder: Path) -> pd.DataFrame:

@@ -25,12 +25,13 @@ from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.splits import Splits, label_space, make_splits
 from ncdss_lib.models.cached_features import VIEW_NAMES, FeatureViews, feature_cache_key, load_view
 from ncdss_lib.data.loading import ImageViews, Views
-from ncdss_lib.models.encoders import Encoder, weights_stamp
+from ncdss_lib.models.encoders import Encoder, check_encoder, weights_stamp
 from ncdss_lib.models.cached_features import FeatureCache, build_cache
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training, load_recipe
 from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.method.context import Context
+from ncdss_lib.method.check_settings import check_settings
 from ncdss_lib.method import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation
 from ncdss_lib.system.errors import InputError, RunError, did_you_mean
 from ncdss_lib.system.folders import (
@@ -41,6 +42,7 @@ from ncdss_lib.system.folders import (
     locked_partial_folder,
     manifest,
     read_json,
+    refuse_file,
     runs_root,
     write_json,
 )
@@ -233,12 +235,40 @@ def open_run(
     Raises:
         InputError: anything about the data or the options that is wrong; nothing is written before it is raised.
     """
+    _check_types(dataset, data_root, fold, seed, recipe, out, overrides)
     settings = load_recipe(recipe, overrides, dataset)
     if not 0 <= seed < 2**31:
         raise InputError(f"--seed {seed}: seeds are numbers from 0 to {2**31 - 1}.")
+    folder = run_folder(dataset, fold, recipe, seed, out)
+    for place, option in ((folder, "--out"), (runs_root(), "$NCDSS_RUNS"), (cache_root(), "$NCDSS_CACHE")):
+        refuse_file(place, option)
     data = open_dataset(dataset, data_root, cache_root(), settings.data)
     device = device or os.environ.get("NCDSS_DEVICE") or "auto"
-    return Run(data, fold, seed, settings, run_folder(dataset, fold, recipe, seed, out), device)
+    run = Run(data, fold, seed, settings, folder, device)
+    check_settings(run)
+    if not run.is_current("base_training"):  # else the encoder has served
+        check_encoder(settings.model, settings.data.size)
+    return run
+
+
+def _check_types(
+    dataset: object, data_root: object, fold: object, seed: object, recipe: object, out: object, overrides: object
+) -> None:
+    """Refuse parameters of another kind, as a notebook's first cell may hold them."""
+    text, path, number = "a text in quotes", "a text in quotes, or None", "a whole number"
+    expected = {
+        "dataset": (dataset, (str,), text),
+        "data_root": (data_root, (str, Path, type(None)), path),
+        "fold": (fold, (int,), number),
+        "seed": (seed, (int,), number),
+        "recipe": (recipe, (str,), text),
+        "out": (out, (str, Path, type(None)), path),
+        "overrides": (overrides, (list, tuple), 'a list of texts, such as ["eums.epochs=5"]'),
+    }
+    for name, (value, kinds, words) in expected.items():
+        listed = value if isinstance(value, list | tuple) else ()
+        if not isinstance(value, kinds) or isinstance(value, bool) or not all(isinstance(item, str) for item in listed):
+            raise InputError(f"{name} = {value!r} does not fit: expected {words}.")
 
 
 def reopen(folder: str | Path, data_root: str | None = None, device: str | None = None) -> Run:

@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ncdss_lib.system.errors import NCDSSError, RunError
+from ncdss_lib.system.errors import InputError, NCDSSError, RunError
 
 MANIFEST = "manifest.json"
 POLL = 1.0  # seconds between looks at a folder that another run is making
@@ -56,6 +56,23 @@ def runs_root() -> Path:
 def cache_root() -> Path:
     """Where features and scenes are kept for all runs: ``$NCDSS_CACHE``, or ``runs/cache``."""
     return Path(os.environ.get("NCDSS_CACHE") or runs_root() / "cache")
+
+
+def refuse_file(folder: Path, option: str) -> None:
+    """Refuse a place for a folder that is a file, or lies below one.
+
+    Args:
+        option: that names the place, such as ``--out``.
+
+    Raises:
+        InputError: what is there, and what to do.
+    """
+    there = _existing(folder)
+    if not there.is_dir():
+        raise InputError(
+            f"{option} {folder}: {there} is a file. Expected a folder, there or to be made: choose "
+            "another place, or remove the file."
+        )
 
 
 # --- files --------------------------------------------------------------------------------------
