@@ -501,9 +501,9 @@ def load_recipe(name: str, overrides: Iterable[str] = (), dataset: str | None = 
             said = first["msg"].removeprefix("Value error, ")
             raise InputError(f"{said}. See `ncdss run --show-recipe`.") from None
         key = ".".join(str(part) for part in first["loc"][:2])
+        said = "too few values" if first["type"] == "missing" else first["msg"].lower()
         raise InputError(
-            f"--set {key}={first['input']!r} does not fit: {first['msg'].lower()}. See `ncdss run "
-            "--show-recipe`."
+            f"--set {key}={first['input']!r} does not fit: {said}. See `ncdss run --show-recipe`."
         ) from None
 
 

@@ -87,8 +87,6 @@ def check_encoder(config: Model, size: int) -> None:
         InputError: timm has no such model; it has no such stages or weights; it cannot give
             features at this stride or size, or too few to segment anything.
     """
-    if config.weights not in ("hub", "none"):
-        _weights_file(config)
     try:
         with torch.device("meta"):
             encoder = Encoder(config.model_copy(update={"weights": "none"})).eval()
@@ -107,6 +105,8 @@ def check_encoder(config: Model, size: int) -> None:
             f"data.size={size}: the features of {config.encoder} have 1 x 1 pixels then. Set a "
             "larger data.size, or a smaller model.output_stride."
         )
+    if config.weights not in ("hub", "none"):
+        _weights_file(config)
 
 
 def weights_stamp(config: Model) -> list[int] | None:

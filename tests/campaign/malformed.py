@@ -403,7 +403,6 @@ SETTINGS_AND_DATA: dict[str, tuple[str, ...]] = {
     "clustering.min_area_pixels=1000000000": ("more clusters than images", "area limit"),
     "clustering.min_area_fraction=1": ("more clusters than images",),
     "entropy_ranking.clean_share=0.01": ("'clean' is empty", "epoch 0"),
-    "entropy_ranking.clean_share=0.99": ("'unclean' is empty",),
     "entropy_ranking.enabled=false": ("'unclean' is empty",),
     "eums.reassign_share=0.01": ("'clean' is empty", "epoch 1"),
     "data.num_novel=3": ("data.num_novel=3", "folder"),
