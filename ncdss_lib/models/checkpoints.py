@@ -198,10 +198,14 @@ def _load_safetensors(path: Path) -> object:
 
 def _load_torch(path: Path) -> object:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMBERS):
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(_NUMBERS),
+            path.open("rb") as file,  # of a path torch would look at the suffix
+        ):
             # About old and unusual pickles; what cannot be read is an error anyway.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in as many ways as there are formats
         said = str(error)
         asked = re.search(r"GLOBAL (\S+)", said)

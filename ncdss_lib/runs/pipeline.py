@@ -240,8 +240,8 @@ def open_run(
     if not 0 <= seed < 2**31:
         raise InputError(f"--seed {seed}: seeds are numbers from 0 to {2**31 - 1}.")
     folder = run_folder(dataset, fold, recipe, seed, out)
-    for place, option in ((folder, "--out"), (runs_root(), "$NCDSS_RUNS"), (cache_root(), "$NCDSS_CACHE")):
-        refuse_file(place, option)
+    refuse_file(folder, "--out") if out else refuse_file(runs_root(), "$NCDSS_RUNS")
+    refuse_file(cache_root(), "$NCDSS_CACHE")
     data = open_dataset(dataset, data_root, cache_root(), settings.data)
     device = device or os.environ.get("NCDSS_DEVICE") or "auto"
     run = Run(data, fold, seed, settings, folder, device)

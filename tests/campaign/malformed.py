@@ -8,6 +8,7 @@ seconds, leaves one message with the expected words as its last line, and nothin
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import os
@@ -857,6 +858,7 @@ def try_case(case: Case, kits: Path, work: Path, how: Callable[[list[str], dict[
     outcome = how(command, environment, work)
     after = tree(work)
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    shutil.rmtree(work)
     return outcome, problems(case, outcome, changed)
 
 
@@ -877,6 +879,9 @@ def main(arguments: list[str]) -> int:
         make_kits(kits)
         if any(case.kit == "run" for case in chosen):
             _finish_run(kits)
+        if options.fork:  # what every child would import
+            for module in ("ncdss_lib.runs.grid", "ncdss_lib.runs.predict_images", "ncdss_lib.runs.evaluate_checkpoint"):
+                importlib.import_module(module)
         how = as_fork if options.fork else as_process
         with ThreadPoolExecutor(1 if options.fork else options.jobs) as pool:
             pending = [pool.submit(try_case, case, kits, work / f"{i:03d}", how) for i, case in enumerate(chosen)]
