@@ -164,8 +164,10 @@ def _run(options: argparse.Namespace) -> None:
     """Run all stages; write report.json."""
     from ncdss_lib.recipes import describe, load_recipe
 
+    # wrong settings are refused before torch is loaded, which takes seconds
+    recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     if options.show_recipe:
-        print(describe(load_recipe(options.recipe, options.overrides, options.dataset)))
+        print(describe(recipe))
         return
     from ncdss_lib.runs.pipeline import open_run
     from ncdss_lib.runs.report import report_tables
@@ -207,15 +209,16 @@ def _add_reproduce(verbs: Any, recipe: _Parser) -> None:
 
 def _reproduce(options: argparse.Namespace) -> None:
     """Execute the notebooks for every fold and seed."""
+    from ncdss_lib.recipes import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     from ncdss_lib.data import open_dataset
     from ncdss_lib.data.splits import label_space
-    from ncdss_lib.recipes import load_recipe
     from ncdss_lib.runs.cluster import parse_options
     from ncdss_lib.runs.grid import reproduce
     from ncdss_lib.runs.report import report_tables
 
     # a wrong fold is refused before the others run
-    recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     data = open_dataset(options.dataset, options.data_root, config=recipe.data)
     for line in data.left_out:
         print(line, file=sys.stderr)

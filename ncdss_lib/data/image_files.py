@@ -80,7 +80,7 @@ def _check_kind(path: Path, picture: Image.Image, modes: Sequence[str]) -> None:
             f"{path} has pixels of mode {picture.mode} ({KINDS.get(picture.mode, 'unusual')}). "
             "Expected 8 bits a channel, grey or colour: scale its values to 0..255 and save it so."
         )
-    packed = picture.mode == "L" and picture.tile and picture.tile[0][3] in ("L;2", "L;4")
+    packed = any(tile[3] in ("L;2", "L;4") for tile in getattr(picture, "tile", ()))
     if picture.mode not in modes or (packed and modes is not MODES):
         bits = " with less than 8 bits a pixel" if packed else ""
         raise InputError(
@@ -102,9 +102,7 @@ def read_picture(path: Path, modes: Sequence[str] = MODES) -> Image.Image:
     InputError as :func:`opened`.
     """
     with opened(path, modes) as picture:
-        picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        return upright if upright is not picture else picture.copy()
+        return ImageOps.exif_transpose(picture)
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -10,22 +10,39 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.training_loop import check_lists, least_batch
-from ncdss_lib.recipes import EUMS
+from ncdss_lib.recipes import EUMS, Recipe
 from ncdss_lib.system.errors import InputError
+
+
+def check_labels(recipe: Recipe, labels: LabelSpace) -> None:
+    """Refuse more labels than a map of 8 bits can hold, in which 255 is ignored.
+
+    No file of the data set is read for that. Raises InputError.
+    """
+    config = recipe.clustering
+    clusters = max(
+        labels.num_novel, config.num_clusters or labels.num_novel * config.over_clustering
+    )
+    count = 1 + labels.num_base + clusters
+    if count > IGNORE:
+        raise InputError(
+            f"K = {clusters} clusters: with the background and {labels.num_base} base classes "
+            f"that makes {count} labels. Expected at most {IGNORE}, since label maps have 8 bits: "
+            "lower clustering.num_clusters or clustering.over_clustering."
+        )
 
 
 def check_settings(run: Context) -> None:
     """Refuse settings with which a stage would fail.
 
     Raises:
-        InputError: labels do not fit 8 bits; epochs are chosen by a score that does not exist; too
-            few images for the clusters or batches.
+        InputError: epochs are chosen by a score that does not exist; too few images for the
+            clusters or batches.
     """
     _check_selection(run)
-    _check_labels(run)
     check_images(run, possible_images(run))
 
 
@@ -39,17 +56,6 @@ def _check_selection(run: Context) -> None:
             f"{', '.join(choosing)}: select=best_val chooses the epoch by the novel classes' IoU, "
             f"but none of the {len(run.data.val_ids)} validation masks of {run.data.name} holds "
             f"one. Set {' and '.join(f'--set {stage}.select=last' for stage in choosing)}."
-        )
-
-
-def _check_labels(run: Context) -> None:
-    """Label maps have 8 bits, and 255 is ignored."""
-    clusters, base = max(run.clusters.values()), run.labels.num_base
-    if 1 + base + clusters > IGNORE:
-        raise InputError(
-            f"K = {clusters} clusters: with the background and {base} base classes that makes "
-            f"{1 + base + clusters} labels. Expected at most {IGNORE}, since label maps have 8 "
-            "bits: lower clustering.num_clusters or clustering.over_clustering."
         )
 
 

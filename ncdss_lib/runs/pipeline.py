@@ -31,7 +31,7 @@ from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training, load_recipe
 from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.method.context import Context
-from ncdss_lib.method.check_settings import check_settings
+from ncdss_lib.method.check_settings import check_labels, check_settings
 from ncdss_lib.method import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation
 from ncdss_lib.system.errors import InputError, RunError, did_you_mean
 from ncdss_lib.system.folders import (
@@ -244,10 +244,11 @@ def open_run(
     refuse_file(cache_root(), "$NCDSS_CACHE")
     data = open_dataset(dataset, data_root, cache_root(), settings.data)
     device = device or os.environ.get("NCDSS_DEVICE") or "auto"
-    run = Run(data, fold, seed, settings, folder, device)
-    check_settings(run)
-    if not run.is_current("base_training"):  # else the encoder has served
+    check_labels(settings, label_space(data, fold))
+    if not (folder / "base_training").is_dir():  # else an encoder has served
         check_encoder(settings.model, settings.data.size)
+    run = Run(data, fold, seed, settings, folder, device)  # reads all files of the data set, once
+    check_settings(run)
     return run
 
 
