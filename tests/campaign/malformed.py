@@ -865,12 +865,12 @@ def try_case(case: Case, kits: Path, work: Path, how: Callable[[list[str], dict[
 def main(arguments: list[str]) -> int:
     """Run all cases, or those whose name holds a word; exit status 0 when all are right."""
     parser = argparse.ArgumentParser(prog="python -m tests.campaign malformed", description=__doc__)
-    parser.add_argument("--only", default="", metavar="WORD", help="of the names of the cases")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="of the names of the cases")
     parser.add_argument("--fork", action="store_true", help="forks of one process instead of processes")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--show", action="store_true", help="print every message")
     options = parser.parse_args(arguments)
-    chosen = [case for case in cases() if options.only in case.name]
+    chosen = [case for case in cases() if any(word in case.name for word in options.only)]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
 
