@@ -35,6 +35,7 @@ class SegmentationData(Protocol):
         saliency_note: a phrase that says where the saliency maps come from; figures show it.
         masks_note: a phrase that says which masks are the ground truth; reports name it.
         left_out: lines on files in its folders that are not read, as "PATH: left out 1 subfolder".
+        knows_num_novel: whether anybody knows how many novel classes a fold has; else it names one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class SegmentationData(Protocol):
     saliency_note: str
     masks_note: str
     left_out: list[str]
+    knows_num_novel: bool = True
 
     def image(self, image_id: str) -> np.ndarray:
         """RGB image, uint8 [H, W, 3]."""

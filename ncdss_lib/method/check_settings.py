@@ -23,9 +23,8 @@ def check_labels(recipe: Recipe, labels: LabelSpace) -> None:
     No file of the data set is read for that. Raises InputError.
     """
     config = recipe.clustering
-    clusters = max(
-        labels.num_novel, config.num_clusters or labels.num_novel * config.over_clustering
-    )
+    novel = config.num_novel if isinstance(config.num_novel, int) else labels.num_novel
+    clusters = max(novel, config.num_clusters or novel * config.over_clustering)
     count = 1 + labels.num_base + clusters
     if count > IGNORE:
         raise InputError(
@@ -78,14 +77,22 @@ def possible_images(run: Context) -> Counter[str]:
     return status
 
 
-def check_images(run: Context, status: Counter[str]) -> None:
-    """Refuse more clusters than images, and lists that cannot fill a batch.
+def check_images(
+    run: Context, status: Counter[str], regions: int | None = None, num_novel: int | None = None
+) -> None:
+    """Refuse more clusters than there is to cluster, and lists that cannot fill a batch.
 
     Args:
         status: how many novel images are ``used``, ``no_saliency`` and ``below_min_area``.
+        regions: how many there are to cluster; None before they are known. Then there are as many
+            as images where the unit is an image, and nobody knows where it is a part.
+        num_novel: N; None before it is estimated.
     """
-    used, largest = status["used"], max(run.clusters.values())
-    if used < max(2, largest):
+    used, known = status["used"], run.num_novel if num_novel is None else num_novel
+    largest = max(run.clusters_for(known or 1).values())
+    if regions is None:
+        regions = used if run.recipe.clustering.unit == "image" else max(2, largest)
+    if not used or regions < max(2, largest):
         raise InputError(
             f"more clusters than images: K = {largest}, but only {used} of {status.total()} novel "
             f"images are left ({status['no_saliency']} without saliency, "
