@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its code
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = build_parser().parse_args(arguments)
         with _unwinding_on_sigterm():
@@ -191,8 +195,10 @@ def _run(options: argparse.Namespace) -> None:
     """Run all stages; write report.json."""
     from ncdss_lib.recipes import describe, load_recipe
 
+    # wrong settings are refused before torch is loaded, which takes seconds
+    recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     if options.show_recipe:
-        print(describe(load_recipe(options.recipe, options.overrides, options.dataset)))
+        print(describe(recipe))
         return
     from ncdss_lib.runs.pipeline import open_run
     from ncdss_lib.runs.report import report_tables
@@ -207,6 +213,8 @@ def _run(options: argparse.Namespace) -> None:
         options.overrides,
         options.device,
     )
+    for line in run.data.left_out if run.runtime.is_main else ():
+        print(line, file=sys.stderr)
     path = run.write_report()
     if run.runtime.is_main:
         print(report_tables([path]), f"\n\nWritten: {path}")
@@ -232,16 +240,19 @@ def _add_reproduce(verbs: Any, recipe: _Parser) -> None:
 
 def _reproduce(options: argparse.Namespace) -> None:
     """Execute the notebooks for every fold and seed."""
+    from ncdss_lib.recipes import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     from ncdss_lib.data import open_dataset
     from ncdss_lib.data.splits import label_space
-    from ncdss_lib.recipes import load_recipe
     from ncdss_lib.runs.cluster import parse_options
     from ncdss_lib.runs.grid import reproduce
     from ncdss_lib.runs.report import report_tables
 
     # a wrong fold is refused before the others run
-    recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     data = open_dataset(options.dataset, options.data_root, config=recipe.data)
+    for line in data.left_out:
+        print(line, file=sys.stderr)
     for fold in options.folds:
         label_space(data, fold)
 

@@ -9,20 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ncdss_lib.system.errors import InputError, did_you_mean
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _wrong(field: str, value: Any, expected: str) -> ValueError:
+    """What a validator raises; :func:`load_recipe` gives it to the user."""
+    return ValueError(f"--set {field}={value} does not fit: expected {expected}")
 
 
 def _field(default: Any, text: str, **limits: Any) -> Any:
     return Field(default=default, description=text, **limits)
+
+
+#: Largest side of a square that is worked on; a batch of larger ones fits no memory.
+MOST_PIXELS = 4096
 
 
 class Gated(_Section):
@@ -46,8 +55,11 @@ class Data(_Section):
         "side in pixels to which every image, mask and saliency map is resized (aspect ratio not "
         "kept)",
         ge=32,
+        le=MOST_PIXELS,
     )
-    target_size: int = _field(512, "side in pixels of the label maps in the training losses", ge=8)
+    target_size: int = _field(
+        512, "side in pixels of the label maps in the training losses", ge=8, le=MOST_PIXELS
+    )
     features: Literal["online", "cached"] = _field(
         "online", "images through the encoder at every step, or dense features cached once"
     )
@@ -93,7 +105,19 @@ class Data(_Section):
         "processes that load images, shared by all lists of a training (online features only); "
         "null: one a CPU core, at most 16",
         ge=0,
+        le=256,
     )
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        low, high = self.scale
+        if not 0.01 <= low <= high <= 100:
+            raise _wrong("data.scale", list(self.scale), "0.01 <= low <= high <= 100")
+        most = (10, 10, 10, 0.5)
+        if not all(0 <= value <= limit for value, limit in zip(self.jitter, most, strict=True)):
+            limits = "brightness, contrast and saturation in 0..10, hue in 0..0.5"
+            raise _wrong("data.jitter", list(self.jitter), limits)
+        return self
 
 
 class Model(_Section):
@@ -119,11 +143,18 @@ class Model(_Section):
     head: Literal["aspp", "conv"] = _field(
         "aspp", "torchvision's DeepLabv3 head, or two convolutions"
     )
-    head_channels: int = _field(256, "width of the head", ge=1)
+    head_channels: int = _field(256, "width of the head", ge=1, le=4096)
     dropout: float = _field(0.5, "dropout in the head", ge=0, lt=1)
     frozen_stages: int = _field(
         3, "the first stages without gradient: conv1, layer1 and layer2 of a ResNet", ge=0
     )
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        stages = list(self.stages)
+        if stages != sorted(set(stages)) or stages[0] < 0:
+            raise _wrong("model.stages", stages, "numbers of stages, rising, each once, from 0 on")
+        return self
 
 
 class Compute(_Section):
@@ -136,19 +167,22 @@ class Compute(_Section):
     )
     channels_last: bool = _field(True, "memory format of networks and images")
     compile: bool = _field(False, "torch.compile student and teacher for training")
-    inference_batch: int = _field(16, "images a batch in inference stages", ge=1)
+    inference_batch: int = _field(16, "images a batch in inference stages", ge=1, le=4096)
 
 
 class Training(_Section):
     """What the three trainings share: SGD, one drop of the learning rate."""
 
-    epochs: int = _field(30, "epochs", ge=1)
+    epochs: int = _field(30, "epochs", ge=1, le=10_000)
     steps_per_epoch: int | None = _field(
-        None, "steps an epoch; null: as many as the shortest list fills (published)", ge=1
+        None,
+        "steps an epoch; null: as many as the shortest list fills (published)",
+        ge=1,
+        le=1_000_000,
     )
-    batch_size: int = _field(8, "images a step from each list, over all processes", ge=1)
-    lr: float = _field(0.1, "learning rate of the head", gt=0)
-    encoder_lr: float = _field(0.001, "learning rate of the encoder's last stages", ge=0)
+    batch_size: int = _field(8, "images a step from each list, over all processes", ge=1, le=4096)
+    lr: float = _field(0.1, "learning rate of the head", gt=0, le=10)
+    encoder_lr: float = _field(0.001, "learning rate of the encoder's last stages", ge=0, le=10)
     schedule: Literal["step", "cosine"] = _field(
         "step", "learning rate: a tenth after the milestone, or cosine to zero"
     )
@@ -156,7 +190,7 @@ class Training(_Section):
         15, "0-based epoch after which the learning rate drops to a tenth", ge=0
     )
     momentum: float = _field(0.9, "momentum of SGD", ge=0, lt=1)
-    weight_decay: float = _field(1e-4, "weight decay", ge=0)
+    weight_decay: float = _field(1e-4, "weight decay", ge=0, le=1)
     select: Literal["best_val", "last"] = _field(
         "best_val",
         "the epoch handed to the next stage: best on the validation set (published; optimistic), "
@@ -177,8 +211,8 @@ class Training(_Section):
 class BaseTraining(Training):
     """Stage 1: supervised training on the base classes."""
 
-    epochs: int = _field(60, "epochs", ge=1)
-    batch_size: int = _field(16, "images a step, over all processes", ge=1)
+    epochs: int = _field(60, "epochs", ge=1, le=10_000)
+    batch_size: int = _field(16, "images a step, over all processes", ge=1, le=4096)
     milestone: int = _field(
         25, "0-based epoch after which the learning rate drops to a tenth", ge=0
     )
@@ -223,7 +257,7 @@ class Clustering(Gated):
     )
     pca_dims: int = _field(32, "dimensions that PCA keeps (at most images - 1)", ge=1)
     whiten: bool = _field(True, "scale the principal components to unit variance")
-    n_init: int = _field(10, "k-means restarts", ge=1)
+    n_init: int = _field(10, "k-means restarts", ge=1, le=10_000)
     over_clustering: int = _field(2, "clusters per novel class for basic_oc and eums", ge=1)
     num_clusters: int | None = _field(
         None, "K of basic_oc and eums itself; null: over_clustering times the novel classes", ge=2
@@ -283,7 +317,7 @@ class EUMS(Training, Gated):
         True, "learn from unclean images through the teacher; without, they are left out"
     )
     ramp_up_epochs: float = _field(5.0, "epochs over which the self-training weight rises", ge=0)
-    max_weight: float = _field(1.0, "self-training weight after the ramp-up", ge=0)
+    max_weight: float = _field(1.0, "self-training weight after the ramp-up", ge=0, le=1000)
     dynamic_reassignment: bool = _field(True, "rank the clean images again during training")
     reassign_epochs: tuple[int, ...] = _field(
         (5,), "0-based epochs before which clean images are ranked again"
@@ -303,6 +337,12 @@ class EUMS(Training, Gated):
     def evaluates_teacher(self) -> bool:
         """Whether the teacher is evaluated; without self-training there is none."""
         return self.inference == "teacher" and self.self_training
+
+    @model_validator(mode="after")
+    def _epochs(self) -> Self:
+        if any(epoch < 0 for epoch in self.reassign_epochs):
+            raise _wrong("eums.reassign_epochs", list(self.reassign_epochs), "epochs from 0 on")
+        return self
 
 
 class Regions(Gated):
@@ -330,7 +370,7 @@ class Regions(Gated):
 class Evaluation(Gated):
     """Stage 6: one confusion matrix a model, from which matching and scores follow."""
 
-    size: int = _field(512, "side in pixels at which predictions are scored", ge=32)
+    size: int = _field(512, "side in pixels at which predictions are scored", ge=32, le=MOST_PIXELS)
 
 
 class Ablation(_Section):
@@ -570,10 +610,13 @@ def load_recipe(name: str, overrides: Iterable[str] = (), dataset: str | None = 
         return Recipe.model_validate({"name": name, **values})
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":  # of a validator above, in words of its own
+            said = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"{said}. See `ncdss run --show-recipe`.") from None
         key = ".".join(str(part) for part in first["loc"][:2])
+        said = "too few values" if first["type"] == "missing" else first["msg"].lower()
         raise InputError(
-            f"--set {key}={first['input']!r} does not fit: {first['msg'].lower()}. See `ncdss run "
-            "--show-recipe`."
+            f"--set {key}={first['input']!r} does not fit: {said}. See `ncdss run --show-recipe`."
         ) from None
 
 

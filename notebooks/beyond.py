@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ncdss_lib.data.palette import class_look
+from ncdss_lib.data.masks import resize_labels
+from ncdss_lib.data.palette import BAD, INK, NEUTRAL, class_look, cluster_look
 from ncdss_lib.method.cluster_matching import match_clusters
 from ncdss_lib.method.clustering import (
     base_objects,
@@ -53,7 +54,8 @@ def most_changed(run: Run, candidates: int = 100, count: int = 4) -> list[str]:
     changed = {}
     for i, own in zip(ids, logits, strict=True):
         truth = run.truth(i)
-        labels = [_labels(run, own, mapping, kind, truth.shape) for kind in ("none", "part")]
+        kinds: tuple[Gate, ...] = ("none", "part")
+        labels = [_labels(run, own, mapping, kind, truth) for kind in kinds]
         known = truth != 255
         gain = (labels[1] == truth)[known].mean() - (labels[0] == truth)[known].mean()
         changed[i] = gain
@@ -67,7 +69,7 @@ def gate_rows(run: Run, ids: Sequence[str]) -> Drawing:
     rows = []
     for i, own in zip(ids, head_logits(run, ids), strict=True):
         image, truth = run.data.image(i), run.truth(i)
-        maps = [_labels(run, own, mapping, kind, truth.shape) for kind in GATED]
+        maps = [_labels(run, own, mapping, kind, truth) for kind in GATED]
         rows.append([photo(run, i), *(overlay(image, labels, look) for labels in (*maps, truth))])
     titles = ["image", "no gate", "gate by part", "gate by image", "truth"]
     return figures.grid(rows, titles)
@@ -80,14 +82,14 @@ def _matching(run: Run) -> np.ndarray:
 
 
 def _labels(
-    run: Run, logits: torch.Tensor, mapping: np.ndarray, kind: Gate, shape: Sequence[int]
+    run: Run, logits: torch.Tensor, mapping: np.ndarray, kind: Gate, truth: np.ndarray
 ) -> np.ndarray:
-    """Classes that one image is given behind a gate, uint8 [H, W]."""
+    """Classes that one image is given behind a gate, uint8 [H, W] as the truth."""
     strength = run.recipe.evaluation.gate_strength
     gated = upsample(gate(logits[None], kind, strength), run.views.size)
     labels = gated.argmax(1)[0].numpy()
     classes = results.to_classes(labels, mapping, run.labels.num_base)
-    return figures.resize_labels(classes, shape)
+    return resize_labels(classes, (truth.shape[0], truth.shape[1]))
 
 
 def gate_table(report: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -154,7 +156,7 @@ def label_quality(run: Run, unit: str, metric: str, clusters: int) -> dict[str, 
     first = 1 + run.labels.num_base
     found = PseudoLabels(np.zeros((len(run.labels.names), clusters), np.int64), [])
     for image_id, own in table.groupby("id"):
-        truth = figures.resize_labels(run.truth(str(image_id)), (run.views.size,) * 2)
+        truth = resize_labels(run.truth(str(image_id)), (run.views.size,) * 2)
         pseudo = np.zeros(truth.shape, np.uint8)
         for number, mask in novel_regions(variant, folder, str(image_id)).items():
             cluster = own.loc[own["region"] == number, "cluster"].iloc[0]
@@ -183,7 +185,7 @@ def part_rows(run: Run, count: int = 3) -> Drawing:
     variant, folder = regions_of(run, "part"), run.folder / "clustering"
     parts = {i: novel_regions(variant, folder, i) for i in used_images(folder)}
     chosen = sorted(parts, key=lambda i: -len(parts[i]))[:count]
-    look = figures.cluster_look(run.labels, 9)
+    look = cluster_look(run.labels, 9)
     rows = []
     for i in chosen:
         image = run.data.image(i)
@@ -211,9 +213,9 @@ def signal_curves(curves: Mapping[str, np.ndarray], numbers: Sequence[int], true
         low, high = float(np.min(curve)), float(np.max(curve))
         scaled = (curve - low) / (high - low or 1)
         best = numbers[int(np.argmax(curve))]
-        axis.plot(numbers, scaled, color=figures.INK, linewidth=1.2)
-        axis.plot([best], [1], "o", color=figures.BAD, markersize=6)
-        axis.axvline(true, color=figures.NEUTRAL, linestyle="--", linewidth=1)
+        axis.plot(numbers, scaled, color=INK, linewidth=1.2)
+        axis.plot([best], [1], "o", color=BAD, markersize=6)
+        axis.axvline(true, color=NEUTRAL, linestyle="--", linewidth=1)
         axis.set_title(f"{name}: {best}", fontsize=9)
         axis.set_xlabel("K", fontsize=8)
         axis.tick_params(labelsize=8)

@@ -107,6 +107,7 @@ class Coco20i(FileDataset):
             cache_dir,
             train,
             val,
+            listings=[of_train, of_val, drawn],
             images=of_train.pick(train, named_train) | of_val.pick(val, named_val),
             masks=drawn.pick(train, named_train, again) | drawn.pick(val, named_val, again),
             need_maps=train,

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ncdss_lib.data.label_space import LabelSpace
+
+
+class Contents(NamedTuple):
+    """What is known of an image once its files were read.
+
+    Attributes:
+        classes: sorted original ids of the classes with at least one pixel; no 0, no 255.
+        salient: pixels of its saliency map that are salient; 0 without a map.
+        pixels: of the image.
+    """
+
+    classes: tuple[int, ...]
+    salient: int
+    pixels: int
 
 
 class SegmentationData(Protocol):
@@ -19,6 +34,7 @@ class SegmentationData(Protocol):
         train_ids, val_ids: image ids, sorted.
         saliency_note: a phrase that says where the saliency maps come from; figures show it.
         masks_note: a phrase that says which masks are the ground truth; reports name it.
+        left_out: lines on files in its folders that are not read, as "PATH: left out 1 subfolder".
         knows_num_novel: whether anybody knows how many novel classes a fold has; else it names one.
     """
 
@@ -29,6 +45,7 @@ class SegmentationData(Protocol):
     val_ids: list[str]
     saliency_note: str
     masks_note: str
+    left_out: list[str]
     knows_num_novel: bool = True
 
     def image(self, image_id: str) -> np.ndarray:
@@ -55,12 +72,16 @@ class SegmentationData(Protocol):
         """A short text that changes when any image or list changes: the feature cache's key."""
         ...
 
-    def presence(self) -> dict[str, tuple[int, ...]]:
-        """Image id -> sorted original ids of the classes with at least one pixel; no 0, no 255.
+    def contents(self) -> Mapping[str, Contents]:
+        """What each image holds, by id. Every file is decoded once, and what was found is kept.
 
         An image without a mask is declared to hold something new: it has every novel class.
         """
         ...
+
+    def presence(self) -> dict[str, tuple[int, ...]]:
+        """Image id -> the ``classes`` of its :meth:`contents`."""
+        return {image_id: held.classes for image_id, held in self.contents().items()}
 
 
 def read_truth(

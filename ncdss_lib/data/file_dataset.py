@@ -1,7 +1,7 @@
 """What PASCAL-5i, COCO-20i and your own images share: images, masks and saliency maps in files.
 
-Opening such a data set lists its folders and reads no picture; the masks are read, and checked,
-once, by :meth:`FileDataset.presence`.
+Opening such a data set lists its folders and reads no picture; every file is read, and checked,
+once, by :meth:`FileDataset.contents`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ncdss_lib.data.dataset import SegmentationData
-from ncdss_lib.data.image_files import (
-    check_size,
-    in_threads,
-    list_files,
-    picture_size,
-    read_image,
-)
+from ncdss_lib.data.dataset import Contents, SegmentationData
+from ncdss_lib.data.image_files import Listing, check_size, in_threads, list_files, read_image
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels
 from ncdss_lib.system.errors import InputError, RunError
@@ -34,8 +28,9 @@ class FileDataset(SegmentationData):
 
     Args:
         root: the folder of the data set.
-        cache_dir: where the class table is kept between runs; None keeps it in memory only.
+        cache_dir: where the table of contents is kept between runs; None keeps it in memory only.
         train_ids, val_ids: sorted and disjoint.
+        listings: the folders that were listed, for :attr:`left_out`.
         images: the photo of every id.
         masks: the mask of every id that has one.
         need_maps: the training images that ask for a saliency map.
@@ -58,6 +53,7 @@ class FileDataset(SegmentationData):
         train_ids: list[str],
         val_ids: list[str],
         *,
+        listings: Sequence[Listing],
         images: Mapping[str, Path],
         masks: Mapping[str, Path],
         need_maps: Sequence[str],
@@ -73,7 +69,10 @@ class FileDataset(SegmentationData):
         # saliency maps, which the data set may lack
         found: dict[str, Path] = {}
         if (root / SALIENCY).is_dir():
-            found = list_files(root / SALIENCY, (".png",), "saliency maps, STEM.png").files
+            maps = list_files(root / SALIENCY, (".png",), "saliency maps, STEM.png")
+            found = maps.files
+            listings = [*listings, maps]
+        self.left_out = [line for listing in listings for line in listing.note]
         self._maps = {i: found[i] for i in [*train_ids, *val_ids] if i in found}
         self.missing_saliency = [i for i in need_maps if i not in found]
         if needs_saliency and len(self.missing_saliency) == len(need_maps):
@@ -88,7 +87,7 @@ class FileDataset(SegmentationData):
         about = (self.masks_note, *self.classes)
         self._fingerprint = self._digest(self._images, self._masks, self._maps, about=about)
         self._images_fingerprint = self._digest(self._images)
-        self._presence: dict[str, tuple[int, ...]] = {}
+        self._contents: dict[str, Contents] = {}
 
     def image(self, image_id: str) -> np.ndarray:
         """RGB image, uint8 [H, W, 3]. Raises InputError when the file is truncated."""
@@ -124,11 +123,15 @@ class FileDataset(SegmentationData):
         Files may hold {0, 1}, {0, 255} or soft values 0..255. They are binarised here, once, so
         that nothing soft is passed on (ours): above 127, or above 0 where no value exceeds 1.
         """
+        salient = self._salient(image_id)
+        return salient if salient is not None and salient.any() else None
+
+    def _salient(self, image_id: str) -> np.ndarray | None:
+        """The map of an image, bool [H, W], where it has one."""
         if image_id not in self._maps:
             return None
         values = read_labels(self._maps[image_id], modes=("P", "L", "1"))
-        salient = values > (127 if values.max() > 1 else 0)
-        return salient if salient.any() else None
+        return values > (127 if values.max() > 1 else 0)
 
     def has_truth(self, image_id: str) -> bool:
         """Whether :meth:`mask` can be asked for."""
@@ -155,44 +158,45 @@ class FileDataset(SegmentationData):
             digest.update(b"\n")
         return digest.hexdigest()[:16]
 
-    def presence(self) -> dict[str, tuple[int, ...]]:
-        """Image id -> sorted original ids of the classes with at least one pixel.
+    def contents(self) -> dict[str, Contents]:
+        """What each image holds, by id.
 
-        The first call reads every mask and verifies it; the table is cached in ``cache_dir`` until
-        :meth:`fingerprint` changes.
+        The first call decodes every photo, mask and map and verifies it; the table is cached in
+        ``cache_dir`` until :meth:`fingerprint` changes.
 
         Raises:
-            InputError: for a mask that :meth:`mask` refuses, or a mask or saliency map that is not
-                the size of its image.
+            InputError: for a file that cannot be decoded, a mask that :meth:`mask` refuses, or a
+                mask or saliency map that is not the size of its image.
         """
-        if self._presence:
-            return self._presence
+        if self._contents:
+            return self._contents
         ids = [*self.train_ids, *self.val_ids]
-        name = f"presence-{self._fingerprint}.json"
+        name = f"contents-{self._fingerprint}.json"
         cache = self.cache_dir and self.cache_dir / self.name / name
         if cache and (known := _read_table(cache)) and list(known) == ids:
-            self._presence = known
+            self._contents = known
             return known
-        classes = in_threads(self.verified_classes, ids, "reading masks")
-        self._presence = dict(zip(ids, classes, strict=True))
+        found = in_threads(self.verified, ids, "checking images, masks and maps")
+        self._contents = dict(zip(ids, found, strict=True))
         if cache:
-            _write_table(cache, self._presence)
-        return self._presence
+            _write_table(cache, self._contents)
+        return self._contents
 
-    def verified_classes(self, image_id: str) -> tuple[int, ...]:
-        """The classes of one image, after comparing the sizes of its files by their headers."""
-        classes = self.classes_of(image_id)
-        image = self._images[image_id]
-        expected = picture_size(image)
+    def verified(self, image_id: str) -> Contents:
+        """What one image holds, after decoding its files and comparing their sizes."""
+        photo = self._images[image_id]
+        height, width = self.image(image_id).shape[:2]
+        mask = self.mask(image_id) if self.has_truth(image_id) else None
+        salient = self._salient(image_id)
         advice = "resize it with nearest-neighbour, or restore the file that belongs to the image"
-        for path in (self._masks.get(image_id), self._maps.get(image_id)):
-            if path:
-                check_size(path, picture_size(path), expected, image, advice)
-        return classes
+        for pixels, paths in ((mask, self._masks), (salient, self._maps)):
+            if pixels is not None:
+                check_size(paths[image_id], pixels.shape[::-1], (width, height), photo, advice)
 
-    def classes_of(self, image_id: str) -> tuple[int, ...]:
-        """The classes of one image, read from its mask."""
-        return classes_in(self.mask(image_id))
+        # images without a mask are of the one data set, with one fold, that has unlabelled ones
+        classes = self.folds[0] if mask is None else classes_in(mask)
+        area = 0 if salient is None else int(np.count_nonzero(salient))
+        return Contents(classes, area, height * width)
 
 
 def _look(path: Path | None) -> tuple[str, int, int] | None:
@@ -203,15 +207,19 @@ def _look(path: Path | None) -> tuple[str, int, int] | None:
     return path.name, stat.st_size, stat.st_mtime_ns
 
 
-def _read_table(path: Path) -> dict[str, tuple[int, ...]] | None:
-    """A cached class table, or None when there is no usable one."""
+def _read_table(path: Path) -> dict[str, Contents] | None:
+    """A cached table of contents, or None when there is no usable one."""
     try:
-        return {image_id: tuple(ids) for image_id, ids in json.loads(path.read_text()).items()}
+        table = json.loads(path.read_text())
+        return {
+            image_id: Contents(tuple(classes), int(salient), int(pixels))
+            for image_id, (classes, salient, pixels) in table.items()
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
-def _write_table(path: Path, table: dict[str, tuple[int, ...]]) -> None:
+def _write_table(path: Path, table: Mapping[str, Contents]) -> None:
     try:
         with whole_file(path) as draft:
             draft.write_text(json.dumps(table))

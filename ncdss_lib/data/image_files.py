@@ -5,7 +5,9 @@ Nothing here knows of classes or data sets; see :mod:`ncdss_lib.data.masks` for 
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +17,22 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from ncdss_lib.system.errors import InputError
+from ncdss_lib.system.errors import InputError, NCDSSError
+from ncdss_lib.system.folders import MANIFEST
 
 PHOTOS = (".jpg", ".jpeg", ".png")
+#: PIL modes of 8 bits a channel; Pillow itself scales 16-bit colour to these by its range.
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+#: What other modes are, for messages.
+KINDS = {"F": "floating-point values", "I": "32-bit grey"} | dict.fromkeys(
+    ("I;16", "I;16B", "I;16L", "I;16N"), "16-bit grey"
+)
+ORIENTATION = 0x0112  # the EXIF tag of a picture that is stored turned; 1: upright
+SIDEWAYS = (5, 6, 7, 8)  # its values for a quarter turn
+OURS = (MANIFEST, "maps.csv")  # what this program itself leaves among pictures
 CHUNK = 64  # a task for each image would be 120,000 of COCO's
 
 Item = TypeVar("Item")
@@ -29,20 +41,32 @@ Result = TypeVar("Result")
 
 # --------------------------------------------------------------------------------------- pictures
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image file; Pillow reads only its header until pixels are asked for.
+def opened(path: Path, modes: Sequence[str] = MODES) -> Iterator[Image.Image]:
+    """Open a picture file; Pillow reads only its header until pixels are asked for.
+
+    Args:
+        modes: the PIL modes that it may have; without others, 8 bits a channel.
 
     Raises:
-        InputError: that names the file, whatever fails, here or while the caller decodes it.
+        InputError: that names the file, whatever fails, here or while the caller decodes it; for
+            another mode; for an animation or several pages, of which only one would be seen.
     """
     try:
         with Image.open(path) as picture:
+            _check_kind(path, picture, modes)
             yield picture
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except NCDSSError:
+        raise
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise InputError(
+            f"{path} has too many pixels to be read into memory. Expected at most {most:,}: scale "
+            "it down."
+        ) from error
+    except Exception as error:  # Pillow meets damaged files with errors of any kind
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = "not an image"
-        else:
-            reason = getattr(error, "strerror", None) or str(error)
         kind = path.suffix[1:].upper()
         raise InputError(
             f"{path} cannot be read ({reason}). Expected a complete {kind} file: copy or download "
@@ -50,16 +74,50 @@ def opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
+def _check_kind(path: Path, picture: Image.Image, modes: Sequence[str]) -> None:
+    if picture.mode not in modes and modes is MODES:
+        raise InputError(
+            f"{path} has pixels of mode {picture.mode} ({KINDS.get(picture.mode, 'unusual')}). "
+            "Expected 8 bits a channel, grey or colour: scale its values to 0..255 and save it so."
+        )
+    packed = any(tile[3] in ("L;2", "L;4") for tile in getattr(picture, "tile", ()))
+    if picture.mode not in modes or (packed and modes is not MODES):
+        bits = " with less than 8 bits a pixel" if packed else ""
+        raise InputError(
+            f"{path} is a picture of mode {picture.mode}{bits}. Expected one channel, an "
+            "8-bit palette or grey PNG: convert it."
+        )
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":  # a photo with previews, as some cameras write it
+        raise InputError(
+            f"{path} holds {frames} pictures (an animation, or pages). Expected one: save the one "
+            "that is meant."
+        )
+
+
+def read_picture(path: Path, modes: Sequence[str] = MODES) -> Image.Image:
+    """Decode a picture completely, and turn it upright: the rule of all readers.
+
+    Photos, masks and maps are read as a viewer shows them, turned by their EXIF orientation. Raises
+    InputError as :func:`opened`.
+    """
+    with opened(path, modes) as picture:
+        return ImageOps.exif_transpose(picture)
+
+
 def read_image(path: Path) -> np.ndarray:
-    """Decode a picture completely, to RGB, uint8 [H, W, 3]. Raises InputError."""
-    with opened(path) as picture:
-        return np.array(picture.convert("RGB"))
+    """A photo, RGB, uint8 [H, W, 3]; transparent pixels keep their colour. Raises InputError."""
+    picture = read_picture(path)
+    picture.info.pop("transparency", None)
+    return np.array(picture.convert("RGB"))
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height, from the header of a picture. Raises InputError."""
+    """Width and height of a picture as :func:`read_picture` gives it. Raises InputError."""
     with opened(path) as picture:
-        return picture.size
+        width, height = picture.size
+        sideways = picture.getexif().get(ORIENTATION, 1) in SIDEWAYS
+        return (height, width) if sideways else (width, height)
 
 
 def check_size(
@@ -106,11 +164,19 @@ class Listing:
 
     Attributes:
         suffix: the first of them, which is named where a file is missing.
+        left_out: what else is in the folder, in words ("2 files of other formats, 1 subfolder");
+            empty where there is nothing else.
     """
 
     folder: Path
     suffix: str
     files: dict[str, Path]
+    left_out: str = ""
+
+    @property
+    def note(self) -> list[str]:
+        """A line that says what was left out, where anything was."""
+        return [f"{self.folder}: left out {self.left_out}"] if self.left_out else []
 
     def pick(
         self,
@@ -146,38 +212,85 @@ def list_files(folder: Path, suffixes: tuple[str, ...], expected: str) -> Listin
         InputError: when the folder cannot be read, or two files have the same stem.
     """
     files: dict[str, Path] = {}
+    left_out: Counter[str] = Counter()
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 path = Path(entry.path)
-                if path.stem.startswith(".") or path.suffix.lower() not in suffixes:
+                if path.stem.startswith(".") or path.name in OURS:
                     continue
-                if not entry.is_file():
-                    continue
-                if path.stem in files:
-                    first, second = sorted((files[path.stem].name, path.name))
-                    raise InputError(
-                        f"{folder} holds {first} and {second}. Expected one file of a name: "
-                        "rename or remove one of them."
-                    )
-                files[path.stem] = path
+                if entry.is_dir():
+                    left_out["subfolder"] += 1
+                elif not entry.is_file():
+                    left_out["link that leads nowhere"] += 1
+                elif path.suffix.lower() not in suffixes:
+                    left_out["file of another format"] += 1
+                else:
+                    _add(files, path)
     except OSError as error:
         raise InputError(
             f"the folder {folder} cannot be read ({error.strerror}). Expected {expected}; add the "
             "folder, or correct --data-root."
         ) from error
-    return Listing(folder, suffixes[0], files)
+    return Listing(folder, suffixes[0], files, ", ".join(map(count_of, left_out.items())))
+
+
+def _add(files: dict[str, Path], path: Path) -> None:
+    """Add a file to a listing by its stem, which is then an id."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path.name).decode(errors="backslashreplace")
+        raise InputError(
+            f"{path.parent} holds a file whose name is not UTF-8 ({shown}). Names are ids, which "
+            "go into lists and tables: rename it."
+        ) from None
+    if path.stem in files:
+        first, second = sorted((files[path.stem].name, path.name))
+        raise InputError(
+            f"{path.parent} holds {first} and {second}. Expected one file of a name: rename or "
+            "remove one of them."
+        )
+    files[path.stem] = path
+
+
+def count_of(counted: tuple[str, int]) -> str:
+    """A kind of things and their number, in words: "2 subfolders"."""
+    kind, number = counted
+    if number == 1:
+        return f"1 {kind}"
+    plural = {
+        "file of another format": "files of other formats",
+        "link that leads nowhere": "links that lead nowhere",
+    }
+    return f"{number} {plural.get(kind, kind + 's')}"
 
 
 def read_lines(path: Path, expected: str) -> list[str]:
-    """The lines of a text file, stripped, without a byte-order mark. Raises InputError."""
+    """The lines of a text file, stripped: UTF-8, with or without a byte-order mark.
+
+    Raises:
+        InputError: when it cannot be read, or is in another encoding.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}). Expected {expected}: add the list."
         ) from error
-    return [line.strip() for line in text.splitlines()]
+    advice = "Expected UTF-8: open it in an editor and save it with the encoding UTF-8."
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise InputError(f"{path} is text in UTF-16, or no text. {advice}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        found = content[error.start]
+        raise InputError(
+            f"{path}: line {line} holds the byte 0x{found:02X}, which is not UTF-8 (perhaps "
+            f"Latin-1: {bytes([found]).decode('latin-1')!r}). {advice}"
+        ) from None
+    return [line.strip() for line in re.split("\r\n|\r|\n", text)]
 
 
 def read_list(path: Path, example: str) -> list[str]:
@@ -202,7 +315,7 @@ def read_list(path: Path, example: str) -> list[str]:
 def write_list(path: Path, ids: Sequence[str]) -> None:
     """Write ids, one a line, as :func:`read_list` reads them; the folder is made where absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{i}\n" for i in ids))
+    path.write_text("".join(f"{i}\n" for i in ids), encoding="utf-8")
 
 
 def refuse_shared(

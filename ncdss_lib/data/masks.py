@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ncdss_lib.data.image_files import opened
+from ncdss_lib.data.image_files import read_picture
 from ncdss_lib.data.label_space import BACKGROUND, IGNORE
-from ncdss_lib.system.errors import InputError
 
 
 def read_labels(path: Path, modes: tuple[str, ...] = ("P", "L")) -> np.ndarray:
@@ -21,13 +20,7 @@ def read_labels(path: Path, modes: tuple[str, ...] = ("P", "L")) -> np.ndarray:
     Raises:
         InputError: for another mode, or a file that cannot be decoded.
     """
-    with opened(path) as picture:
-        if picture.mode not in modes:
-            raise InputError(
-                f"{path} is a picture of mode {picture.mode}. Expected an 8-bit palette or grey "
-                "PNG, one index a pixel: convert it."
-            )
-        return np.array(picture, dtype=np.uint8)
+    return np.array(read_picture(path, modes), dtype=np.uint8)
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:

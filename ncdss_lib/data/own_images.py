@@ -28,7 +28,6 @@ from ncdss_lib.data.image_files import (
     Listing,
     data_folder,
     list_files,
-    opened,
     read_lines,
     refuse_shared,
 )
@@ -40,7 +39,6 @@ LAYOUT = (
     "classes.txt, images/, masks/, unlabelled/, saliency_supervised_model/, and if there are any "
     "novel_classes.txt, val/images/, val/masks/"
 )
-ORIENTATION = 0x0112  # the EXIF tag of a picture that is stored turned; 1: upright
 
 
 class OwnImages(FileDataset):
@@ -87,11 +85,11 @@ class OwnImages(FileDataset):
         advice = "An image is labelled or unlabelled: remove or rename one."
         refuse_shared(list(labelled.files), list(unlabelled.files), where, advice)
         self._labelled = frozenset(labelled.files)
-        self._unlabelled = frozenset(unlabelled.files)
         train = sorted([*labelled.files, *unlabelled.files])
         images = labelled.files | unlabelled.files
         advice = "Add the masks, or move these images to unlabelled/ when they hold something new."
-        masks = masks_of(labelled, root / "masks", advice)
+        listings = [labelled, unlabelled, list_masks(root / "masks")]
+        masks = masks_of(labelled, listings[-1], advice)
 
         # images to score on, where there are any
         val: list[str] = []
@@ -102,7 +100,8 @@ class OwnImages(FileDataset):
             where = f"the training images of {root} and {photos.folder}"
             refuse_shared(train, val, where, "Remove or rename one: names are ids.")
             images = images | photos.files
-            masks = masks | masks_of(photos, root / "val" / "masks", "Add the masks.")
+            listings += [photos, list_masks(root / "val" / "masks")]
+            masks = masks | masks_of(photos, listings[-1], "Add the masks.")
             held = "base and novel classes" if self._novel_are_named else "base classes only"
             self.masks_note = f"masks/ of base classes, validation masks of {held}"
 
@@ -111,6 +110,7 @@ class OwnImages(FileDataset):
             cache_dir,
             train,
             val,
+            listings=listings,
             images=images,
             masks=masks,
             need_maps=sorted(unlabelled.files),
@@ -128,25 +128,6 @@ class OwnImages(FileDataset):
         if not self._novel_are_named:
             return self._num_base, "to score novel classes too, name them in novel_classes.txt"
         return super().allowed_ids(image_id)
-
-    def classes_of(self, image_id: str) -> tuple[int, ...]:
-        """The classes in the mask; all novel ones for an unlabelled image.
-
-        Raises:
-            InputError: for a photo that is stored turned: its mask would not fit.
-        """
-        path = self._images[image_id]
-        with opened(path) as picture:
-            turned = picture.getexif().get(ORIENTATION, 1)
-        if turned != 1:
-            raise InputError(
-                f"{path} is stored turned (EXIF orientation {turned}). Expected an upright "
-                "picture, as its mask and map are read: save it upright, e.g. by `mogrify "
-                "-auto-orient`."
-            )
-        if image_id in self._unlabelled:
-            return self.folds[0]
-        return super().classes_of(image_id)
 
 
 def read_classes(root: Path, num_novel: int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -236,7 +217,10 @@ def list_photos(folder: Path) -> Listing:
     return photos
 
 
-def masks_of(photos: Listing, folder: Path, advice: str) -> dict[str, Path]:
+def list_masks(folder: Path) -> Listing:
+    return list_files(folder, (".png",), LAYOUT)
+
+
+def masks_of(photos: Listing, masks: Listing, advice: str) -> dict[str, Path]:
     """The mask of each photo. Raises InputError, which ends in ``advice``, when one is missing."""
-    masks = list_files(folder, (".png",), LAYOUT)
     return masks.pick(sorted(photos.files), f"{photos.folder} holds", advice)

@@ -93,6 +93,7 @@ class Pascal5i(FileDataset):
             cache_dir,
             train,
             val,
+            listings=[images, masks],
             images=images.pick(train, named_train) | images.pick(val, named_val),
             masks=masks.pick(train, named_train) | masks_of_val.pick(val, named_val),
             need_maps=train,

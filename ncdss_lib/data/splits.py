@@ -78,6 +78,12 @@ def make_splits(
     nothing_new = {base[place * len(base) // count] for place in range(count)} if base else set()
 
     # a fold needs both
+    if not any(presence[i] for i in data.train_ids):
+        raise InputError(
+            f"no training mask of {data.name} holds a class: all pixels are 0 (background) or 255 "
+            "(ignore). Expected class ids from 1 on: are the masks black and white? Write the id "
+            "of its class into each pixel."
+        )
     found = {"novel": (novel, labels.novel_names), "base": (any_base, labels.base_names)}
     for kind, (ids, names) in found.items():
         if not ids:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ncdss_lib.data.dataset import Contents, SegmentationData
 from ncdss_lib.data.masks import classes_in, write_labels
 from ncdss_lib.system.folders import read_sealed, whole_file, write_sealed
 from toyscenes import CLASSES, FOLDS, MIN_SIZE, VERSION, Scene, render_scene
@@ -26,8 +27,8 @@ def render(split: str, index: int, size: int) -> Scene:
     return render_scene((SPLITS.index(split), index), size)
 
 
-class ToyScenes:
-    """A :class:`~ncdss_lib.data.dataset.SegmentationData`, rendered when first asked for.
+class ToyScenes(SegmentationData):
+    """Toy scenes, rendered when first asked for.
 
     Args:
         cache_dir: where rendered scenes are kept as PNG files, for this and later processes; None
@@ -53,7 +54,8 @@ class ToyScenes:
         self.val_ids = [f"val_{i:05d}" for i in range(val)]
         self._known = frozenset(self.train_ids + self.val_ids)
         self._folder = cache_dir and Path(cache_dir) / "toyscenes" / f"v{VERSION}-{size}px"
-        self._presence: dict[str, tuple[int, ...]] = {}
+        self.left_out: list[str] = []
+        self._contents: dict[str, Contents] = {}
 
     def image(self, image_id: str) -> np.ndarray:
         """RGB image, uint8 [S, S, 3]."""
@@ -82,19 +84,20 @@ class ToyScenes:
         """As :meth:`fingerprint`: a seed gives image, mask and saliency map together."""
         return self.fingerprint()
 
-    def presence(self) -> dict[str, tuple[int, ...]]:
-        """Image id -> sorted ids of the classes with at least one pixel; kept with the images."""
-        if not self._presence:
-            table = self._folder and self._folder / "presence.json"
+    def contents(self) -> dict[str, Contents]:
+        """What each scene holds, by id; the table is kept with the images."""
+        if not self._contents:
+            table = self._folder and self._folder / "contents.json"
             known = (table and read_sealed(table)) or {}
             ids = self.train_ids + self.val_ids
             new = [i for i in ids if i not in known]
             for i in tqdm(new, "rendering toy scenes", leave=False, disable=len(new) < 50):
-                known[i] = classes_in(self.mask(i))
+                salient = self._load(i, "saliency")
+                known[i] = [classes_in(self.mask(i)), int(np.count_nonzero(salient)), salient.size]
             if table and new:
                 write_sealed(table, known)
-            self._presence = {i: tuple(known[i]) for i in ids}
-        return self._presence
+            self._contents = {i: Contents(tuple(known[i][0]), *known[i][1:]) for i in ids}
+        return self._contents
 
     def export(self, folder: Path) -> None:
         """Write all scenes in the VOCSegmentation layout, as :class:`Pascal5i` reads it."""

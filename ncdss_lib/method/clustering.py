@@ -13,6 +13,7 @@ image has a region for each connected part of the mask, and may hold several clu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -32,11 +33,11 @@ from torch import Tensor, nn
 
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
+from ncdss_lib.method.check_settings import check_images
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.method.number_of_classes import estimate_number
 from ncdss_lib.models.encoders import Encoder
-from ncdss_lib.system.errors import InputError
 from ncdss_lib.system.folders import write_json
 
 NUMBER = "num_novel.json"
@@ -187,13 +188,14 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
     config = run.recipe.clustering
     images = _novel_maps(run, folder)
     used = images.index[images["status"] == "used"].tolist()
+    check_images(run, Counter(images["status"]))
 
     # A prototype a region: by default the novel mask of an image.
     regions, prototypes = region_prototypes(run, used, partial(novel_regions, run, folder))
     if config.metric == "base":
         prototypes = _learned_metric(run, prototypes)
     found = run.runtime.from_main(partial(_number_of_classes, run, prototypes))
-    _check_number(run, images["status"], len(prototypes), found)
+    check_images(run, Counter(images["status"]), len(prototypes), found)
     largest = regions["region"] == 1
     if run.runtime.is_main:
         write_json(folder / NUMBER, {"num_novel": found})
@@ -241,20 +243,6 @@ def _number_of_classes(run: Context, prototypes: np.ndarray) -> int:
     """N as the recipe wants it: of the data set, given, or estimated."""
     given = run.num_novel
     return estimate_number(prototypes, seed=run.seed) if given is None else given
-
-
-def _check_number(run: Context, status: pd.Series, regions: int, num_novel: int) -> None:
-    """Refuse to look for more clusters than there is to cluster."""
-    counts = status.value_counts()
-    largest = max(run.clusters_for(num_novel).values())
-    used = counts.get("used", 0)
-    if regions < largest:
-        raise InputError(
-            f"more clusters than images: K = {largest}, but only {used} of {len(status)} novel "
-            f"images are left ({counts.get('no_saliency', 0)} without saliency, "
-            f"{counts.get('below_min_area', 0)} below the area limit). Use more images, lower "
-            "clustering.min_area_fraction / min_area_pixels, or clustering.over_clustering."
-        )
 
 
 def _novel_maps(run: Context, folder: Path) -> pd.DataFrame:

@@ -16,14 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from ncdss_lib.data.dataset import SegmentationData, read_truth
-from ncdss_lib.data.label_space import IGNORE, LabelSpace
+from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.loading import ImageViews, Views
 from ncdss_lib.data.splits import Splits, label_space, make_splits
 from ncdss_lib.models.cached_features import FeatureCache, FeatureViews, feature_folders
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training
 from ncdss_lib.system.distributed import Runtime
-from ncdss_lib.system.errors import InputError
 from ncdss_lib.system.folders import cache_root, read_json
 
 
@@ -49,7 +48,6 @@ class Context:
         self.splits: Splits = make_splits(
             data, self.labels, base_list=recipe.data.base_list, mixed=recipe.data.mixed
         )
-        _check_selection(data, self.labels, recipe)
         self._device = device
 
     @cached_property
@@ -160,19 +158,3 @@ class Context:
     def load_state(self, model: str) -> dict[str, torch.Tensor]:
         """The weights of a trained model, as a plain state dict on the run's device."""
         return load_file(self.weights(model), device=str(self.runtime.device))
-
-
-def _check_selection(data: SegmentationData, labels: LabelSpace, recipe: Recipe) -> None:
-    """Refuse to choose epochs by a score that does not exist."""
-    choosing = [
-        stage
-        for stage in ("base_training", "basic_framework", "eums")
-        if getattr(recipe, stage).select == "best_val"
-    ]
-    presence, novel = data.presence(), set(labels.novel_ids)
-    if choosing and not any(novel.intersection(presence[i]) for i in data.val_ids):
-        raise InputError(
-            f"{', '.join(choosing)}: select=best_val chooses the epoch by the novel classes' IoU, "
-            f"but none of the {len(data.val_ids)} validation masks of {data.name} holds one. Set "
-            f"{' and '.join(f'--set {stage}.select=last' for stage in choosing)}."
-        )

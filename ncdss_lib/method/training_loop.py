@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def fit(
     state = _resume(checkpoint, modules, optimizer, runtime)
     network, optimizer = runtime.setup(model, optimizer)
     load_epoch = run.views.train_loader(sources)
-    least = runtime.world_size * (2 if run.recipe.model.head == "aspp" else 1)
+    least = least_batch(run, runtime.world_size)
 
     bar = tqdm(
         desc=f"train {name}",
@@ -118,7 +118,7 @@ def fit(
             continue
 
         # Train; afterwards every process has the same buffers too.
-        _check_lists(name, sources, config, epoch, least)
+        check_lists(name, {s.name: len(s.ids) for s in sources}, config, epoch, least)
         means = train_epoch(
             runtime, network, optimizer, sources, load_epoch, step_loss, config, run.seed, epoch
         )
@@ -226,27 +226,38 @@ def _step_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def _check_lists(
-    name: str, sources: Sequence[Source], config: Training, epoch: int, least: int
+def least_batch(run: Context, processes: int) -> int:
+    """The smallest batch that batch-norm can normalise; ASPP's has one value an image."""
+    return processes * (2 if run.recipe.model.head == "aspp" else 1)
+
+
+def check_lists(
+    name: str, lengths: Mapping[str, int], config: Training, epoch: int, least: int
 ) -> None:
-    """Refuse lists that cannot fill a batch; they may have shrunk since the last epoch."""
+    """Refuse lists that cannot fill a batch; they may have shrunk since the last epoch.
+
+    Args:
+        name: of the training, for the message.
+        lengths: of each list, by name.
+        least: see :func:`least_batch`.
+    """
     section = _section(config)
-    for source in sources:
-        if source.batch_size < least:
+    if config.batch_size < least:
+        raise InputError(
+            f"{name}: {section}.batch_size={config.batch_size} is too small: batch-norm needs "
+            f"at least {least} images a step over all processes. Set it higher, or use fewer "
+            "processes."
+        )
+    for source, length in lengths.items():
+        if not length:
             raise InputError(
-                f"{name}: {section}.batch_size={source.batch_size} is too small: batch-norm needs "
-                f"at least {least} images a step over all processes. Set it higher, or use fewer "
-                "processes."
+                f"{name}: the list {source!r} is empty in epoch {epoch}. Use more images, or "
+                "other clean shares (entropy_ranking.clean_share, eums.reassign_share)."
             )
-        if not source.ids:
+        if length < config.batch_size and config.steps_per_epoch is None:
             raise InputError(
-                f"{name}: the list {source.name!r} is empty in epoch {epoch}. Use more images, or "
-                "other clean shares."
-            )
-        if len(source.ids) < source.batch_size and config.steps_per_epoch is None:
-            raise InputError(
-                f"{name}: the list {source.name!r} has {len(source.ids)} images, fewer than one "
-                f"batch of {source.batch_size}. Set {section}.batch_size lower or "
+                f"{name}: the list {source!r} has {length} images, fewer than one "
+                f"batch of {config.batch_size}. Set {section}.batch_size lower or "
                 f"{section}.steps_per_epoch to a number."
             )
 

@@ -166,7 +166,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises:
         InputError: no file; not one of the two formats, or truncated; objects or code beside
-            tensors and numbers; not a state dict.
+            tensors and numbers; not a state dict; a tensor that is not finite.
     """
     if not path.is_file():
         raise InputError(
@@ -183,6 +183,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} holds no state dict: expected tensors by name, or a training checkpoint with "
             "them under 'model'. Save model.state_dict() and give that file."
         )
+    for name, tensor in entries:
+        if not torch.isfinite(tensor).all():
+            raise InputError(
+                f"{path} holds a tensor with values that are no numbers, NaN or infinite: {name}. "
+                "Its training failed, or the file is damaged: give an earlier or another "
+                "checkpoint."
+            )
     prefix = "module." if all(name.startswith("module.") for name, _ in entries) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in entries}
 
@@ -200,10 +207,14 @@ def _load_safetensors(path: Path) -> object:
 
 def _load_torch(path: Path) -> object:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMBERS):
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(_NUMBERS),
+            path.open("rb") as file,  # of a path torch would look at the suffix
+        ):
             # About old and unusual pickles; what cannot be read is an error anyway.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in as many ways as there are formats
         said = str(error)
         asked = re.search(r"GLOBAL (\S+)", said)
@@ -233,7 +244,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     load_strictly(model, read_state_dict(path), path)
 
 
-def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_strictly(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    path: Path,
+    advice: str = "Use the recipe and overrides (--set model...) that it was trained with.",
+) -> None:
     """Fill a network: each of its tensors from ``weights``, and each of ``weights`` used.
 
     Only counters of batch-norm (``num_batches_tracked``) may be missing: old files lack them, and
@@ -241,6 +257,7 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
     Args:
         path: what the message calls the file.
+        advice: what it says to do.
 
     Raises:
         InputError: names the first tensor that is missing, unknown or of another shape.
@@ -256,6 +273,6 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -
     if problems:
         raise InputError(
             f"checkpoint {path} is of another configuration: {problems[0]} ({len(problems)} such "
-            "tensors). Use the recipe and overrides (--set model...) that it was trained with."
+            f"tensors). {advice}"
         )
     model.load_state_dict({**own, **weights})

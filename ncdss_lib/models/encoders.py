@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ncdss_lib.models.checkpoints import read_state_dict
+from ncdss_lib.models.checkpoints import load_strictly, read_state_dict
 from ncdss_lib.recipes import Model
 from ncdss_lib.system.errors import InputError, did_you_mean
 
@@ -82,6 +83,36 @@ class Encoder(nn.Module):
         return self
 
 
+@cache
+def check_encoder(config: Model, size: int) -> None:
+    """Try an encoder on an image of ``size`` pixels that has a shape and no values: in no time.
+
+    Raises:
+        InputError: timm has no such model; it has no such stages or weights; it cannot give
+            features at this stride or size, or too few to segment anything.
+    """
+    try:
+        with torch.device("meta"):
+            encoder = Encoder(config.model_copy(update={"weights": "none"})).eval()
+            features = encoder(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except InputError:
+        raise
+    except Exception as error:  # of timm and of every kind of network
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"model.encoder={config.encoder} gives no features with "
+            f"model.output_stride={config.output_stride} at data.size={size} ({reason}). Choose "
+            "another size, stride or encoder."
+        ) from None
+    if min(features.shape[-2:]) < 2:
+        raise InputError(
+            f"data.size={size}: the features of {config.encoder} have 1 x 1 pixels then. Set a "
+            "larger data.size, or a smaller model.output_stride."
+        )
+    if config.weights not in ("hub", "none"):
+        _weights_file(config)
+
+
 def weights_stamp(config: Model) -> list[int] | None:
     """Size and time of a weights file: what was made with another file is not current."""
     path = Path(config.weights)
@@ -110,8 +141,14 @@ def _create(config: Model) -> Any:
             f"({type(error).__name__}). Connect once, or give a file (--set model.weights=FILE), "
             "or --set model.weights=none for random weights."
         ) from None
+    stages = len(getattr(full, "feature_info", ()))
+    if config.stages[-1] >= stages:
+        raise InputError(
+            f"model.stages={list(config.stages)}: {config.encoder} has the stages 0 to "
+            f"{stages - 1}. Set --set model.stages=[...] to some of them."
+        )
     if config.weights not in ("hub", "none"):
-        _load(full, _read(config), config)
+        _load(full, config)
     backbone = _features_only(full, config)
     # features_only drops the classifier, and may flatten names: what is left has the same order.
     wanted, given = backbone.state_dict(), full.state_dict()
@@ -150,7 +187,8 @@ def _flat(name: str) -> str:
     return name.removeprefix("model.").replace(".", "_")
 
 
-def _read(config: Model) -> dict[str, Tensor]:
+def _weights_file(config: Model) -> Path:
+    """The file with the weights. Raises InputError when there is none."""
     if config.weights == "bundled":
         if config.encoder not in BUNDLED:
             raise InputError(
@@ -164,28 +202,15 @@ def _read(config: Model) -> dict[str, Tensor]:
         raise InputError(
             f"model.weights: {path} is not a file; choose hub, bundled, none or an existing file."
         )
-    return read_state_dict(path)
+    return path
 
 
-def _load(model: nn.Module, weights: dict[str, Tensor], config: Model) -> None:
-    own = model.state_dict()
+def _load(model: nn.Module, config: Model) -> None:
+    path = _weights_file(config)
+    weights = read_state_dict(path)
     if config.weights == "bundled":  # the same tensors in the same order, under other names
-        weights = dict(zip(own, weights.values(), strict=True))
-    # Old files lack the counters of batch-norm.
-    counters = {name: own[name] for name in own if name.endswith("num_batches_tracked")}
-    weights = {**counters, **weights}
-    problems = [f"{name} is missing" for name in own if name not in weights]
-    problems += [
-        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    if problems:
-        raise InputError(
-            f"model.weights: {config.weights} does not fit {config.encoder}: {problems[0]} "
-            f"({len(problems)} such tensors)."
-        )
-    model.load_state_dict({name: weights[name] for name in own})
+        weights = dict(zip(model.state_dict(), weights.values(), strict=True))
+    load_strictly(model, weights, path, f"Is it a file of {config.encoder} (model.weights)?")
 
 
 def _freeze(backbone: Any, stages: int) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pycocotools.mask as rle_masks
-from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, ValidationError
 
 from ncdss_lib.data.coco20i import COCO_CLASSES
 from ncdss_lib.data.image_files import list_files, picture_size
@@ -45,36 +45,63 @@ class Picture(NamedTuple):
     height: int
     width: int
     things: list[Thing]
-    labels: Mapping[int, int]  # category id -> its place in the list of categories, from 1
+    labels: Mapping[int, int]  # category id -> id of the class of that name, from 1
 
 
 Pictures = dict[str, dict[str, Picture]]  # by split and stem
 
 
 # --------------------------------------------------------------------------------- the file format
-# no NaN either; far outside the image pycocotools' memory explodes
-Coordinate = Annotated[float, Field(ge=-1e5, le=1e5)]
+FAR = 1e5  # far outside the image pycocotools' memory explodes
+
+
+def _coordinate(value: float) -> float:
+    if not abs(value) <= FAR:
+        raise ValueError(f"the coordinate {value} is no number of pixels")
+    return value
+
+
+def _run(value: int) -> int:
+    if value < 0:
+        raise ValueError(f"a run of {value} pixels")
+    return value
+
+
+def _file_name(value: str) -> str:
+    if not value.endswith(".jpg") or "/" in value or "\\" in value or value == ".jpg":
+        raise ValueError(f"{value!r} is not the name of a .jpg file without a folder")
+    return value
+
+
+def _is_list(value: Any) -> str:
+    return "list" if isinstance(value, list) else "text"
+
+
+Polygons = list[list[Annotated[float, AfterValidator(_coordinate)]]]
+Runs = list[Annotated[int, AfterValidator(_run)]]
 
 
 class _Rle(BaseModel):
     size: tuple[int, int]
-    counts: str | list[Annotated[int, Field(ge=0)]]
+    counts: Annotated[
+        Annotated[str, Tag("text")] | Annotated[Runs, Tag("list")], Discriminator(_is_list)
+    ]
 
 
 class _Annotation(BaseModel):
     id: int
     image_id: int
     category_id: int
-    iscrowd: Literal[0, 1]
+    iscrowd: Literal[0, 1] = 0  # files of other tools leave it out
     segmentation: Annotated[
-        Annotated[list[list[Coordinate]], Tag("polygons")] | Annotated[_Rle, Tag("rle")],
+        Annotated[Polygons, Tag("polygons")] | Annotated[_Rle, Tag("rle")],
         Discriminator(lambda value: "rle" if isinstance(value, dict) else "polygons"),
     ]
 
 
 class _Image(BaseModel):
     id: int
-    file_name: Annotated[str, Field(pattern=r"^[^/\\]+\.jpg$")]
+    file_name: Annotated[str, AfterValidator(_file_name)]
     height: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
 
@@ -104,39 +131,33 @@ def read_annotations(data_root: Path) -> tuple[Pictures, Counter[str], list[str]
     pictures: Pictures = {}
     odd: Counter[str] = Counter()
     digests = []
-    names = []
     folder = data_root / "annotations"
     for split in SPLITS:
         path = folder / f"instances_{split}2014.json"
         content = path.read_bytes()
         digests.append(hashlib.sha256(content).hexdigest())
         parsed = _parse(path, content)
-        names.append([category.name for category in parsed.categories])
         pictures[split] = _pictures(path, parsed, data_root / f"{split}2014", odd)
 
     # what the two files say together
-    if names[0] != names[1]:
-        found = "the categories of train2014 and val2014 differ"
-        raise _wrong(folder, found, "the same list in both")
     if both := sorted(set(pictures["train"]) & set(pictures["val"])):
         found = f"train2014 and val2014 share {len(both)} images (first: {both[0]})"
         raise _wrong(folder, found, "each image in one of them")
-    renamed = [(i, name) for i, name in enumerate(names[0]) if name != COCO_CLASSES[i]]
-    if renamed:
-        i, name = renamed[0]
-        first = f"category {i + 1}, {name!r}; runs call it {COCO_CLASSES[i]!r}"
-        odd[f"categories with names of their own (first: {first})"] = len(renamed)
     return pictures, odd, digests
 
 
 def _parse(path: Path, content: bytes) -> _File:
     """An annotation file, checked."""
     try:
-        return _File.model_validate(json.loads(content, object_hook=partial(_compact, path)))
+        read = json.loads(content, object_hook=partial(_compact, path))
+    except (ValueError, RecursionError) as error:
+        raise _wrong(path, f"no valid JSON ({error})") from error
+    if not isinstance(read, dict):
+        raise _wrong(path, f"a {type(read).__name__} instead of images, annotations, categories")
+    try:
+        return _File.model_validate(read)
     except ValidationError as error:
         raise _wrong(path, _first(error)) from error
-    except ValueError as error:
-        raise _wrong(path, f"no valid JSON ({error})") from error
 
 
 def _compact(path: Path, node: dict[str, Any]) -> Any:
@@ -166,11 +187,8 @@ def _compact(path: Path, node: dict[str, Any]) -> Any:
 def _pictures(path: Path, parsed: _File, folder: Path, odd: Counter[str]) -> dict[str, Picture]:
     """Stem -> picture of one annotation file; what is odd but harmless is counted in ``odd``."""
     # categories and images, each once
-    labels = {category.id: label for label, category in enumerate(parsed.categories, 1)}
+    labels = _labels(path, parsed.categories)
     images = {image.id: image for image in parsed.images}
-    if len(parsed.categories) != len(COCO_CLASSES) or len(labels) != len(COCO_CLASSES):
-        found = f"{len(parsed.categories)} categories with {len(labels)} ids"
-        raise _wrong(path, found, f"COCO's {len(COCO_CLASSES)}, each with its own id")
     _refuse_repeated(path, "image ids", [image.id for image in parsed.images])
     _refuse_repeated(path, "file names", [image.file_name for image in parsed.images])
 
@@ -202,11 +220,27 @@ def _pictures(path: Path, parsed: _File, folder: Path, odd: Counter[str]) -> dic
     if not stems:
         raise _wrong(path, "no image holds an object", "annotations of objects")
     advice = "Get the images again, or the annotations that fit."
-    photos = list_files(folder, (".jpg",), LAYOUT).pick(list(stems), f"{path} annotates", advice)
+    listing = list_files(folder, (".jpg",), LAYOUT)
+    photos = listing.pick(list(stems), f"{path} annotates", advice)
     return {
         stem: Picture(photos[stem], image.height, image.width, things[image.id], labels)
         for stem, image in stems.items()
     }
+
+
+def _labels(path: Path, categories: list[_Category]) -> dict[int, int]:
+    """Category id -> class id, by the name: neither the order of the list nor its ids matter."""
+    _refuse_repeated(path, "category ids", [category.id for category in categories])
+    _refuse_repeated(path, "category names", [category.name for category in categories])
+    own = [category.name for category in categories if category.name not in COCO_CLASSES]
+    if own or len(categories) != len(COCO_CLASSES):
+        first = f", of which {len(own)} are not COCO's (first: {own[0]!r})" if own else ""
+        raise InputError(
+            f"{path}: {len(categories)} categories{first}. Expected the {len(COCO_CLASSES)} of "
+            "COCO 2014 by their names, since COCO-20i is made of them. For classes of your own "
+            "use --dataset folder, with masks made from your annotations."
+        )
+    return {category.id: COCO_CLASSES.index(category.name) + 1 for category in categories}
 
 
 def _rle_problem(rle: dict[str, Any] | None, image: _Image) -> str | None:
@@ -259,11 +293,16 @@ def _refuse_repeated(path: Path, what: str, values: Iterable[int | str]) -> None
 def _first(error: ValidationError) -> str:
     """Where and what the first of pydantic's complaints is."""
     first = error.errors(include_url=False)[0]
-    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    tags = ("polygons", "rle", "text", "list")
+    where = ".".join(str(part) for part in first["loc"] if part not in tags)
+    said = first["msg"].removeprefix("Value error, ")
+    return ": ".join(filter(None, (where, said[0].lower() + said[1:])))
 
 
 def _wrong(path: Path, found: str, expected: str = "COCO's instances format") -> InputError:
-    return InputError(f"{path}: {found}. Expected {expected}: get COCO's annotations again.")
+    return InputError(
+        f"{path}: {found}. Expected {expected}: correct the file, or get COCO's annotations again."
+    )
 
 
 def check_size(picture: Picture) -> None:

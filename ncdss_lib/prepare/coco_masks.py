@@ -13,13 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import pycocotools.mask as rle_masks
 
-from ncdss_lib.data.coco20i import COCO_CLASSES, FOLDS, MASKS_NOTE, published_counts
+from ncdss_lib.data.coco20i import (
+    COCO_CLASSES,
+    FOLDS,
+    MASKS_NOTE,
+    Coco20i,
+    published_counts,
+)
 from ncdss_lib.data.image_files import in_threads, write_list
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels, write_labels
@@ -62,7 +68,7 @@ ANNOTATIONS = Part(
     members=tuple(f"annotations/instances_{split}2014.json" for split in SPLITS),
 )
 MADE_BY = "ncdss prepare coco20i"
-RULES_VERSION = 1  # raise it when the masks change
+RULES_VERSION = 2  # raise it when the masks change
 
 
 # ---------------------------------------------------------------------------------- the two rules
@@ -266,6 +272,7 @@ def _summary(data_root: Path, masks: Sequence[str], lists: Lists, odd: Mapping[s
             both = set(base) & set(novel)
             for name, stems in (("base", base), ("novel", novel), ("overlap", both)):
                 rows.append((f"{fold} | {split} | {name}", len(stems), published[name]))
+    kind: Literal["published", "complete"] = "published" if "published" in masks else "complete"
     kinds = "; ".join(MASKS_NOTE[kind] for kind in masks)
     lines = [
         f"# COCO-20i in {data_root}",
@@ -281,6 +288,7 @@ def _summary(data_root: Path, masks: Sequence[str], lists: Lists, odd: Mapping[s
         "- The folds are contiguous in COCO's list of categories, unlike those of few-shot "
         "segmentation: do not compare figures across.",
         *(f"- {times:,} {what}." for what, times in odd.items() if times),
+        *(f"- {line}." for line in Coco20i(data_root, needs_saliency=False, masks=kind).left_out),
         *next_step(data_root),
     ]
     return "\n".join(lines) + "\n"

@@ -257,7 +257,7 @@ def _verify(data: Pascal5i) -> None:
     data.presence()
     if (data.root / VOC_MASKS).is_dir():
         own = Pascal5i(data.root, val_masks="SegmentationClass", needs_saliency=False)
-        in_threads(own.verified_classes, own.val_ids, f"reading {VOC_MASKS}")
+        in_threads(own.verified, own.val_ids, f"reading {VOC_MASKS}")
 
 
 def _write_fold_lists(sets: Path, lists: FoldLists) -> str:
@@ -316,6 +316,7 @@ def _summary(data_root: Path, data: Pascal5i, lists: FoldLists, note: str) -> st
         "has seen ground truth of them. `--set data.base_list=strict` trains it on `base` alone.",
         "- The published `base` list of fold 4 equals its `base_train`; the number here is without "
         "the novel images.",
+        *(f"- {line}." for line in data.left_out),
         *next_step(data_root),
     ]
     return "\n".join(lines) + "\n"

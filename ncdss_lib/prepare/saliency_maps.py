@@ -32,8 +32,8 @@ from ncdss_lib.data.image_files import (
     check_size,
     in_threads,
     list_files,
-    opened,
     read_image,
+    read_picture,
 )
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import read_labels
@@ -46,7 +46,8 @@ from ncdss_lib.system.folders import whole_file
 MAKER = "ncdss prepare saliency"
 ROWS = "maps.csv"
 TRUTH = ("SegmentationClassAug", "masks_complete", "masks_published", "masks")
-TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8"}
+MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 
 
 class Row(NamedTuple):
@@ -97,7 +98,8 @@ def prepare(
     images = _folder(images or _pictures_of(data_root), "--images")
     out = Path(out or data_root / SALIENCY).expanduser().absolute()
     _check_options(model, maps, threshold, min_area)
-    pictures = _listed(images, PHOTOS, "pictures")
+    listing = list_files(images, PHOTOS, "pictures")
+    pictures = dict(sorted(listing.files.items()))
     if not pictures:
         expected = "Expected .jpg, .jpeg or .png files"
         raise InputError(f"{images} holds no picture. {expected}: correct --data-root or --images.")
@@ -140,6 +142,8 @@ def prepare(
     if maps and len(ready) < len(rows):
         lacking = len(rows) - len(ready)
         table["pictures without a ready map"] = f"{lacking}: taken as nothing salient"
+    if listing.left_out:
+        table["left out"] = f"{listing.left_out}, in {images}"
     if inputs.truth:
         ious = [agreement(out / f"{stem}.png", path) for stem, path in inputs.truth.items()]
         folder = next(iter(inputs.truth.values())).parent.name
@@ -196,14 +200,12 @@ def read_map(path: Path) -> np.ndarray:
     Raises:
         InputError: for a file that cannot be read, or has more than one channel.
     """
-    with opened(path) as picture:
-        if picture.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-            raise InputError(
-                f"{path} is a picture of mode {picture.mode}. Expected one channel of 8 or 16 "
-                "bits: convert it to grey."
-            )
-        values = np.array(picture)
-        span = 255 if picture.mode in ("1", "L", "P") else 65535
+    values = np.array(read_picture(path, MAP_MODES))
+    span = 255 if values.itemsize == 1 else 65535
+    if values.max() > span:
+        raise InputError(
+            f"{path} holds values up to {values.max():,}. Expected 0..255 or 0..65535: scale them."
+        )
     return (values if values.max() <= 1 else values / span).astype(np.float32)
 
 

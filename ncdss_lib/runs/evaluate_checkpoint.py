@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from ncdss_lib.data import open_dataset
 from ncdss_lib.models.checkpoints import Network, read_checkpoint
@@ -16,7 +18,7 @@ from ncdss_lib.runs.report import NAMES, PAPER, PROTOCOLS, SCORES, percent, to_m
 from ncdss_lib.runs.trained_network import find_provenance, load_network
 from ncdss_lib.method.evaluation import confusions, protocols
 from ncdss_lib.system.errors import InputError
-from ncdss_lib.system.folders import cache_root, disk_errors, write_json
+from ncdss_lib.system.folders import cache_root, disk_errors, refuse_file, write_json
 
 
 def evaluate_checkpoint(
@@ -52,6 +54,8 @@ def evaluate_checkpoint(
             f"--out {out} is a folder. Expected a file name for the scores, e.g. "
             f"{out / 'scores.json'}."
         )
+    if out is not None:
+        refuse_file(out.parent, "--out")
 
     # the network, in a run on this data set
     checkpoint = read_checkpoint(Path(path), network)
@@ -63,6 +67,8 @@ def evaluate_checkpoint(
             f"{dataset} has no validation images to score on ({data.masks_note}). Add some, or use "
             "`ncdss predict`."
         )
+    for line in data.left_out:
+        tqdm.write(line, file=sys.stderr)
     device = device or os.environ.get("NCDSS_DEVICE") or "auto"
     run = Run(data, fold, 0, recipe, checkpoint.path.parent, device)
     trained = load_network(checkpoint, found, run.runtime)

@@ -21,6 +21,7 @@ from ncdss_lib.runs.cluster import cluster_executor, run_on_cluster
 from ncdss_lib.runs.grid_run import GridRun, execute_run, interrupt_children, run_as_child
 from ncdss_lib.runs.notebooks import CELL_TIMEOUT, cores, notebook_paths
 from ncdss_lib.system.errors import InputError, NCDSSError, RunError, Terminated
+from ncdss_lib.system.folders import refuse_file
 
 
 def reproduce(
@@ -61,6 +62,8 @@ def reproduce(
     # what is wrong with the options is said before anything starts
     load_recipe(recipe, overrides, dataset)
     _check_grid(folds, seeds, jobs)
+    if out is not None:
+        refuse_file(Path(out), "--out")
     _check_submission(submit, submit_options or {}, jobs, device)
     notebook_paths()
 

@@ -21,9 +21,11 @@ import torch
 from ncdss_lib import __version__
 from ncdss_lib.data import open_dataset
 from ncdss_lib.data.dataset import SegmentationData
-from ncdss_lib.models.encoders import weights_stamp
+from ncdss_lib.data.splits import label_space
+from ncdss_lib.models.encoders import check_encoder, weights_stamp
 from ncdss_lib.recipes import Recipe, key_of, load_recipe
 from ncdss_lib.method.context import Context
+from ncdss_lib.method.check_settings import check_labels, check_settings
 from ncdss_lib.method import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation, regions
 from ncdss_lib.system.errors import InputError, RunError, did_you_mean
 from ncdss_lib.system.folders import (
@@ -36,6 +38,7 @@ from ncdss_lib.system.folders import (
     manifest,
     read_json,
     refuse_damage,
+    refuse_file,
     runs_root,
     write_json,
 )
@@ -236,12 +239,41 @@ def open_run(
     Raises:
         InputError: anything about the data or the options that is wrong; nothing is written before it is raised.
     """
+    _check_types(dataset, data_root, fold, seed, recipe, out, overrides)
     settings = load_recipe(recipe, overrides, dataset)
     if not 0 <= seed < 2**31:
         raise InputError(f"--seed {seed}: seeds are numbers from 0 to {2**31 - 1}.")
+    folder = run_folder(dataset, fold, recipe, seed, out)
+    refuse_file(folder, "--out") if out else refuse_file(runs_root(), "$NCDSS_RUNS")
+    refuse_file(cache_root(), "$NCDSS_CACHE")
     data = open_dataset(dataset, data_root, cache_root(), settings.data)
     device = device or os.environ.get("NCDSS_DEVICE") or "auto"
-    return Run(data, fold, seed, settings, run_folder(dataset, fold, recipe, seed, out), device)
+    check_labels(settings, label_space(data, fold))
+    if not (folder / "base_training").is_dir():  # else an encoder has served
+        check_encoder(settings.model, settings.data.size)
+    run = Run(data, fold, seed, settings, folder, device)  # reads all files of the data set, once
+    check_settings(run)
+    return run
+
+
+def _check_types(
+    dataset: object, data_root: object, fold: object, seed: object, recipe: object, out: object, overrides: object
+) -> None:
+    """Refuse parameters of another kind, as a notebook's first cell may hold them."""
+    text, path, number = "a text in quotes", "a text in quotes, or None", "a whole number"
+    expected = {
+        "dataset": (dataset, (str,), text),
+        "data_root": (data_root, (str, Path, type(None)), path),
+        "fold": (fold, (int,), number),
+        "seed": (seed, (int,), number),
+        "recipe": (recipe, (str,), text),
+        "out": (out, (str, Path, type(None)), path),
+        "overrides": (overrides, (list, tuple), 'a list of texts, such as ["eums.epochs=5"]'),
+    }
+    for name, (value, kinds, words) in expected.items():
+        listed = value if isinstance(value, list | tuple) else ()
+        if not isinstance(value, kinds) or isinstance(value, bool) or not all(isinstance(item, str) for item in listed):
+            raise InputError(f"{name} = {value!r} does not fit: expected {words}.")
 
 
 def reopen(folder: str | Path, data_root: str | None = None, device: str | None = None) -> Run:

@@ -11,15 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 
-from ncdss_lib.data.image_files import list_files, opened
+from ncdss_lib.data.image_files import list_files, opened, read_image
 from ncdss_lib.models.checkpoints import Network
 from ncdss_lib.runs.report import percent, to_markdown
 from ncdss_lib.runs.trained_network import TrainedNetwork, open_checkpoint
 from ncdss_lib.system.errors import InputError
-from ncdss_lib.system.folders import commit_folder, disk_errors, one_at_a_time, partial_folder
+from ncdss_lib.system.folders import (
+    commit_folder,
+    disk_errors,
+    one_at_a_time,
+    partial_folder,
+    refuse_file,
+)
 from ncdss_lib.data.palette import paint, to_hex
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -62,7 +68,8 @@ def predict_images(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("predict runs in one process: start it without torchrun.")
-    files = _image_files(images)
+    refuse_file(out, "--out")
+    files, notes = _image_files(images)
     with one_at_a_time(out.absolute().parent, out.name):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(
@@ -81,7 +88,8 @@ def predict_images(
         if seen[label]
     }
     table = to_markdown(pd.DataFrame.from_dict(rows, orient="index"))
-    return f"{len(files)} pictures segmented. Written: {out}\n\n{table}"
+    lines = [f"{len(files)} pictures segmented. Written: {out}", *notes, table]
+    return "\n\n".join(lines)
 
 
 def _write_predictions(
@@ -111,12 +119,18 @@ def _write_predictions(
     return shares
 
 
-def _image_files(images: Path) -> list[Path]:
-    """The images of a folder, sorted, or the one image; each is known to open."""
+def _image_files(images: Path) -> tuple[list[Path], list[str]]:
+    """The images of a folder, sorted, or the one image, and a line on what was left out.
+
+    Headers are read: most of what is wrong with an image shows before any work is done.
+    """
+    notes: list[str] = []
     if images.is_file():
         paths = [images]
     elif images.is_dir():
-        paths = sorted(list_files(images, SUFFIXES, "pictures").files.values())
+        listing = list_files(images, SUFFIXES, "pictures")
+        paths = sorted(listing.files.values())
+        notes = listing.note
     else:
         raise InputError(f"--images {images} is neither a folder nor a file. Check the path.")
     if not paths:
@@ -125,15 +139,14 @@ def _image_files(images: Path) -> list[Path]:
             "some, or convert them."
         )
     for path in paths:
-        with opened(path):  # reads the header: most of what is wrong shows before any work is done
+        with opened(path):
             pass
-    return paths
+    return paths, notes
 
 
 def _predict_file(trained: TrainedNetwork, file: Path, folder: Path) -> np.ndarray:
     """Write mask and overlay of an image; return its labels, uint8 [H, W]."""
-    with opened(file) as picture:
-        image = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    image = read_image(file)
     labels, _ = trained.predict_image(image)
     mask = Image.fromarray(labels)
     mask.putpalette(trained.look.colours.tobytes())

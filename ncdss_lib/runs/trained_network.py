@@ -38,8 +38,6 @@ from ncdss_lib.data.palette import Look, class_look, cluster_look
 
 # Data sets whose classes are known without a data folder.
 _FIXED: dict[str, Any] = {"pascal5i": Pascal5i, "coco20i": Coco20i, "toyscenes": ToyScenes}
-_TRAININGS = ("base_training", "basic_framework", "eums")
-_NOTHING_IS_TRAINED = [f"{stage}.select=last" for stage in _TRAININGS]
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Provenance:
     """What a checkpoint does not hold itself.
 
     Attributes:
-        recipe: the settings that it was trained with; no epoch is chosen any more.
+        recipe: the settings that it was trained with.
         labels: base and novel classes.
         cluster_to_class: the class of cluster 1..K by the published matching of its run; None where
             that is not known.
@@ -204,7 +202,7 @@ def find_provenance(
         stored = _stored_settings(checkpoint, _read(stage / MANIFEST)["settings"], report)
         matching = _matching(checkpoint.path, stage, report)
     published = dataset if checkpoint.released else None
-    recipe = load_recipe("paper", [*stored, *overrides, *_NOTHING_IS_TRAINED], published)
+    recipe = load_recipe("paper", [*stored, *overrides], published)
     labels = _labels(checkpoint.path, report, dataset, data_root, fold, recipe.data)
     _check_outputs(checkpoint, labels, clusters)
     return Provenance(recipe, labels, matching)

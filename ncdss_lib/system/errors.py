@@ -11,6 +11,10 @@ class NCDSSError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it (IPython asks for this): the message, no frames."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class InputError(NCDSSError):
     """The input or the options are wrong (exit status 2). Nothing was written."""

@@ -61,6 +61,23 @@ def cache_root() -> Path:
     return Path(os.environ.get("NCDSS_CACHE") or runs_root() / "cache")
 
 
+def refuse_file(folder: Path, option: str) -> None:
+    """Refuse a place for a folder that is a file, or lies below one.
+
+    Args:
+        option: that names the place, such as ``--out``.
+
+    Raises:
+        InputError: what is there, and what to do.
+    """
+    there = _existing(folder)
+    if not there.is_dir():
+        raise InputError(
+            f"{option} {folder}: {there} is a file. Expected a folder, there or to be made: choose "
+            "another place, or remove the file."
+        )
+
+
 # --- files --------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ncdss_lib.data import open_dataset
 from ncdss_lib.data.dataset import SegmentationData, read_truth
-from ncdss_lib.data.own_images import ORIENTATION, OwnImages
+from ncdss_lib.data.image_files import ORIENTATION
+from ncdss_lib.data.own_images import OwnImages
 from ncdss_lib.data.splits import label_space, make_splits
 from ncdss_lib.recipes import Data
 from ncdss_lib.system.errors import InputError
@@ -174,7 +175,7 @@ def test_fingerprints_and_the_class_table(root: Path, tmp_path: Path) -> None:
     before = OwnImages(root, cache)
     table = before.presence()
     assert OwnImages(root, cache).presence() == table
-    assert [path.name for path in (cache / "folder").iterdir()] == [f"presence-{before.fingerprint()}.json"]
+    assert [path.name for path in (cache / "folder").iterdir()] == [f"contents-{before.fingerprint()}.json"]
     (root / "novel_classes.txt").write_text("spoon\nknife\n")
     renamed = OwnImages(root, cache)
     assert renamed.fingerprint() != before.fingerprint()
@@ -281,7 +282,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, tuple[str, ...]]] = {
     ),
     "mask size": (lambda r: shrink(r / "masks/breakfast.png"), "verify", "masks/breakfast.png", ("is 20x10", "Expected 30x20")),
     "map size": (lambda r: shrink(r / SALIENCY / "desk.png"), "verify", f"{SALIENCY}/desk.png", ("is 20x10", "Expected 28x40")),
-    "turned photo": (lambda r: turn(r / "unlabelled/dark.jpg"), "verify", "unlabelled/dark.jpg", ("EXIF orientation 6", "upright")),
+    "turned photo": (lambda r: turn(r / "images/breakfast.jpg"), "verify", "masks/breakfast.png", ("is 30x20", "Expected 20x30")),
     "text for a photo": (lambda r: (r / "images/nothing.png").write_text("?"), "verify", "images/nothing.png", ("not an image",)),
 }  # fmt: skip
 

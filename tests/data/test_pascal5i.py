@@ -227,11 +227,11 @@ def test_presence_is_computed_once(root: Path, tmp_path: Path, masks_read: list[
     cache = tmp_path / "cache"
     data = Pascal5i(root, cache)
     table = data.presence()
-    assert data.presence() is table
+    assert data.presence() == table
     assert Pascal5i(root, cache).presence() == table
     assert Pascal5i(root.rename(tmp_path / "elsewhere"), cache).presence() == table  # the place is no part of the fingerprint
     assert sorted(masks_read) == [*data.train_ids, *data.val_ids]
-    assert [p.name for p in (cache / "pascal5i").iterdir()] == [f"presence-{data.fingerprint()}.json"]
+    assert [p.name for p in (cache / "pascal5i").iterdir()] == [f"contents-{data.fingerprint()}.json"]
 
 
 def rewrite_mask(root: Path) -> None:
@@ -279,7 +279,7 @@ def test_any_change_gives_another_fingerprint_and_table(
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"2007_000001": [1]}', '{"2007_000001": 1}'])
 def test_a_damaged_table_is_computed_again(root: Path, tmp_path: Path, content: str) -> None:
     data = Pascal5i(root, tmp_path)
-    path = tmp_path / "pascal5i" / f"presence-{data.fingerprint()}.json"
+    path = tmp_path / "pascal5i" / f"contents-{data.fingerprint()}.json"
     path.parent.mkdir()
     path.write_text(content)
     assert data.presence() == Pascal5i(root, None).presence() == Pascal5i(root, tmp_path).presence()
@@ -290,7 +290,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(root: Path, tmp_path: Path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(RunError, match=r"presence-.*json cannot be written \(No space left on device\)"):
+    with pytest.raises(RunError, match=r"contents-.*json cannot be written \(No space left on device\)"):
         Pascal5i(root, tmp_path / "cache").presence()
     assert list((tmp_path / "cache" / "pascal5i").iterdir()) == []
 
@@ -369,8 +369,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, tuple[str, ...]]] = {
     "truncated mask": (lambda r: halve(r / MASK), "verify", MASK, ("cannot be read", "complete PNG", "copy or download")),
     "text for a mask": (lambda r: (r / MASK).write_text("?"), "verify", MASK, ("not an image", "complete PNG")),
     "empty image": (lambda r: (r / IMAGE).write_text(""), "verify", IMAGE, ("not an image", "complete JPG")),
-    "truncated image": (lambda r: halve(r / IMAGE), "read", IMAGE, ("truncated", "complete JPG", "copy or download")),
-    "truncated saliency": (lambda r: halve(r / MAP), "read", MAP, ("cannot be read", "complete PNG", "copy or download")),
+    "truncated image": (lambda r: halve(r / IMAGE), "verify", IMAGE, ("truncated", "complete JPG", "copy or download")),
+    "truncated saliency": (lambda r: halve(r / MAP), "verify", MAP, ("cannot be read", "complete PNG", "copy or download")),
 }
 
 

@@ -56,7 +56,7 @@ def removed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, dict[s
             with Image.open(path) as png:
                 values = np.array(png) * 255
             Image.fromarray(values).save(path)
-    run = opened(root / "voc", root / "run", "paper", "clustering.base_confidence=0.9")
+    run = opened(root / "voc", root / "run", "paper", "clustering.base_confidence=0.9", "clustering.over_clustering=1")
     rng = np.random.default_rng(0)
     logits = {i: F.interpolate(torch.from_numpy(rng.normal(scale=6, size=(1, 16, 8, 8))), (64, 64), mode="bilinear") for i in ids}
 
@@ -106,16 +106,20 @@ def test_novel_maps_on_disk(removed):
 def test_images_are_kept_by_their_area_at_original_size(tmp_path):
     """More than 1500 non-zero pixels: 1500 are too few, 1501 are enough. Square images of the network's size are not resampled."""
     make_fake_voc(tmp_path / "voc", train=20, val=2, size=(64, 64))
-    run = opened(tmp_path / "voc", tmp_path / "run", "paper", "clustering.min_area_pixels=1500")
+    run = opened(tmp_path / "voc", tmp_path / "run", "paper", "clustering.min_area_pixels=1500", "clustering.over_clustering=1")
     maps = {}
     for n, image_id in enumerate(run.splits.novel):
         path = tmp_path / "voc" / "saliency_supervised_model" / f"{image_id}.png"
         values = (np.arange(64 * 64).reshape(64, 64) < 1499 + n).astype(np.uint8) * (255 if n == 1 else 1)
         Image.fromarray(values).save(path)
         maps[image_id] = published.base_removal(np.zeros((16, 64, 64)), values)[1]
-    run = opened(tmp_path / "voc", tmp_path / "run", "paper", "clustering.min_area_pixels=1500")
+    run = opened(tmp_path / "voc", tmp_path / "run", "paper", "clustering.min_area_pixels=1500", "clustering.over_clustering=1")
+
+    def predict(run, model, ids, size, what, behind):
+        return (([i], torch.zeros(1, 16, size, size)) for i in ids)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clustering, "predict", lambda run, model, ids, size, what, behind: (([i], torch.zeros(1, 16, size, size)) for i in ids))
+        patch.setattr(clustering, "predict", predict)
         patch.setattr(clustering, "load_model", lambda run, name: None)
         images = clustering._novel_maps(run, tmp_path)
     assert images.index[images["status"] == "used"].tolist() == published.used(maps)

@@ -189,6 +189,15 @@ def test_every_tensor_must_be_there_known_and_of_its_shape(small):
     misfit({**small, "head.4.bias": torch.zeros(9)}, r"head.4.bias has shape \(9,\) instead of \(4,\)")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_tensor_that_is_not_finite_is_named(saved, light, value, kind):
+    name = "decoder.4.bias"
+    spoiled = light[name].to(kind).clone()
+    spoiled[3] = value
+    refused(saved({**light, name: spoiled}), f"no numbers, NaN or infinite: {name}")
+
+
 def test_a_refused_network_is_left_as_it_was(small):
     model = build_segmenter(PAPER.model_copy(update={"encoder": "resnet18"}), 4)
     with pytest.raises(InputError):

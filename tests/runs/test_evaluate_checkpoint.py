@@ -136,7 +136,8 @@ def test_a_released_checkpoint_is_scored_as_its_own_network_predicts(released, r
         network,
         10,
     )
-    run = open_run("pascal5i", str(voc), FOLD, 0, "paper", "unused", SMALL)
+    few = [*SMALL, "eums.batch_size=2"]
+    run = open_run("pascal5i", str(voc), FOLD, 0, "paper", "unused", few)
     expected, at_original = np.zeros((21, OUTPUTS), int), np.zeros((21, OUTPUTS), int)
     for i in run.splits.val:
         inputs = torch.from_numpy(resize_image(run.data.image(i), 64)).permute(2, 0, 1)[None]

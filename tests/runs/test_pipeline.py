@@ -493,10 +493,28 @@ def refused(run: Run, stage: str, match: str) -> str:
     return str(caught.value)
 
 
-def test_more_clusters_than_images(voc, laptop):
-    message = refused(opened(voc, laptop, "laptop", "clustering.over_clustering=5"), "clustering", "more clusters than images: K = 25")
-    assert "1 without saliency" in message
-    assert "clustering.over_clustering" in message
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        ("clustering.over_clustering=5", "more clusters than images: K = 25, but only 15 of 16 .*1 without saliency.*clustering.over_clustering"),
+        ("clustering.min_area_fraction=0.99", "only 0 of 16 novel images are left .*15 below the area limit"),
+        ("clustering.num_clusters=240", "K = 240 clusters: with the background and 15 base classes that makes 256 labels"),
+        ("entropy_ranking.clean_share=0.05", "eums: the list 'clean' is empty in epoch 0"),
+        ("eums.reassign_share=0.05", "eums: the list 'clean' is empty in epoch 1"),
+        ("entropy_ranking.enabled=false", "eums: the list 'unclean' is empty in epoch 0"),
+        ("model.stages=[5]", "has the stages 0 to 4"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_it_begins(voc, tmp_path, override, match):
+    with pytest.raises(InputError, match=match):
+        opened(voc, tmp_path / "run", "laptop", override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_images_are_told_after_base_training_where_only_that_can_tell(voc, laptop):
+    """The base model takes pixels away: with this limit the maps alone would do."""
+    run = opened(voc, laptop, "laptop", "clustering.min_area_fraction=0.13", "clustering.base_confidence=0")
+    refused(run, "clustering", "more clusters than images: K = 10")
 
 
 def test_a_fold_without_a_novel_image(tmp_path):
@@ -543,23 +561,17 @@ def test_a_damaged_and_a_missing_checkpoint(voc, laptop):
 
 
 @pytest.mark.parametrize("kind", ["images", "saliency_supervised_model"])
-def test_a_file_found_truncated_in_the_middle_of_the_pipeline(tmp_path, kind):
-    """Only the headers are read before the run; the body is found damaged when clustering needs it."""
+def test_a_truncated_file_is_found_when_the_data_set_is_opened(tmp_path, kind):
+    """Every file is decoded then, once; a file that is damaged later is found when it is read."""
     root = tmp_path / "voc"
-    make_fake_voc(root, train=16, val=2)
-    overrides = ("data.base_list=strict", "base_training.epochs=1")
-    run = opened(root, tmp_path / "run", "paper", *overrides)
+    make_fake_voc(root, train=48, val=2)
+    run = opened(root, tmp_path / "run", "paper")
     damaged = root / kind / (run.splits.novel[2] + (".jpg" if kind == "images" else ".png"))
     damaged.write_bytes(damaged.read_bytes()[: int(damaged.stat().st_size * 0.8)])
-    run = opened(root, tmp_path / "run", "paper", *overrides)
-    run.ensure("base_training")
+    with pytest.raises(InputError, match=f"{damaged.name} cannot be read"):
+        opened(root, tmp_path / "run", "paper")
     refused(run, "clustering", f"{damaged.name} cannot be read")
-    assert opened(root, tmp_path / "run", "paper", *overrides).is_current("base_training")
     assert not (tmp_path / "run" / "clustering").exists()
-
-
-def test_all_saliency_below_the_area_limit(voc, tmp_path, laptop):
-    refused(opened(voc, laptop, "laptop", "clustering.min_area_fraction=0.99"), "clustering", "only 0 of .* novel images are left")
 
 
 def test_a_manifest_tells_what_a_stage_was_made_from(finished):
