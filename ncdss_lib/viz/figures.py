@@ -40,7 +40,7 @@ from ncdss_lib.method.clustering import confident_base
 from ncdss_lib.method.entropy_ranking import entropy_map
 from ncdss_lib.method.mean_teacher import hard_pseudo_labels
 from ncdss_lib.models.cached_features import load_view
-from ncdss_lib.viz import examples, results
+from ncdss_lib.viz import examples, explorer_data, results
 from ncdss_lib.viz.explorer_data import middle_square
 
 if TYPE_CHECKING:
@@ -213,6 +213,35 @@ def _saliency_title(run: Run) -> str:
     return "saliency (simulated)" if "simulated" in run.data.saliency_note else "saliency"
 
 
+def _row_titles(quality: pd.Series, ids: Sequence[str]) -> list[str]:
+    """How well the method does on each image, in a word and a number."""
+    kinds = examples.kinds(quality)
+    return [f"{kinds[i]}\n{quality[i]:.0%} right" if kinds.get(i) else "" for i in ids]
+
+
+# --- the whole pipeline ---------------------------------------------------------------------------
+
+
+def pipeline_steps(data: explorer_data.Pipeline) -> Drawing:
+    """The six frames of the first image: from the image to the prediction of EUMS."""
+    picture = data.pictures[0]
+    base, mask = explorer_data.threshold_masks(picture, data.thresholds, data.chosen)
+    label = np.where(base > 0, base, mask * data.about[picture.id]["label"])
+    image = picture.image
+    panels = [
+        Panel(image),
+        binary(image, picture.maps["salient"] > 0),
+        overlay(image, base, data.look),
+        binary(image, mask),
+        overlay(image, label.astype(np.uint8), data.pseudo_look),
+        overlay(image, picture.maps["prediction"], data.look),
+    ]
+    titles = ["image", "salient", "recognised", "novel mask", "pseudo-label", "prediction"]
+    for panel, title in zip(panels, titles, strict=True):
+        panel.title = title
+    return grid([panels[:3], panels[3:]])
+
+
 # --- 01 data --------------------------------------------------------------------------------------
 
 
@@ -237,9 +266,9 @@ def what_is_told(run: Run) -> Drawing:
     leaked = set(run.splits.base_train) & set(run.splits.novel)
     unseen = [i for i in run.splits.novel if i not in leaked]
     kinds = {
-        "novel image": examples.novel(run, 2, unseen),
         "novel image\nwith a base object": examples.mixed(run, 1, sorted(leaked)),
         "base image": examples.base(run, 1),
+        "novel image": examples.novel(run, 1, unseen),
     }
 
     # what is known of them, and what each training sees
@@ -307,7 +336,8 @@ def pseudo_label_steps(run: Run, ids: Sequence[str], clusters: int) -> Drawing:
             ]
         )
     steps = ["confidently base", "novel mask M", "pseudo-label", "truth (hidden)"]
-    return grid(rows, ["image", _saliency_title(run), *steps])
+    titles = _row_titles(examples.pseudo_label_quality(run, clusters), ids)
+    return grid(rows, ["image", _saliency_title(run), *steps], titles)
 
 
 def threshold_strip(
@@ -331,13 +361,13 @@ def threshold_strip(
 def cluster_gallery(run: Run, clusters: int, per_cluster: int = 7) -> Drawing:
     """Some members of each cluster; framed in vermilion where the class is not the cluster's.
 
-    At the left its number and purity. Where nobody knows the truth (images of one's own), the
-    number of members instead, and no frames.
+    At the left its number, the class of most of its images, and how many are of it. Where nobody
+    knows the truth (images of one's own), the number of members instead, and no frames.
     """
     table = results.pseudo_label_table(run, clusters)
     look = cluster_look(run.labels, clusters)
     is_known = bool(table["pixels"].any())
-    is_wrong = is_known & (table["main_class"] != table["cluster_class"])
+    is_wrong = is_known & (table["main_class"] != table["most_images"])
     rows, titles = [], []
     for k in range(1, clusters + 1):
         members = table[table["cluster"] == k]
@@ -351,7 +381,7 @@ def cluster_gallery(run: Run, clusters: int, per_cluster: int = 7) -> Drawing:
         if members.empty:
             titles.append(f"{k}: empty")
         elif is_known:
-            name = run.labels.names[members["cluster_class"].iloc[0]]
+            name = run.labels.names[members["most_images"].iloc[0]]
             right = (~is_wrong[members.index]).mean()
             titles.append(f"{k}: {name}\n{right:.0%} of {len(members)}")
         else:
