@@ -279,14 +279,14 @@
       node.append(...children);
       return node;
     };
-    const [W, H, L, R, T, B] = [360, 168, 40, 92, 34, 26], n = ticks.length;
+    const [W, H, L, R, B] = [340, 180, 44, 90, 26], n = ticks.length, T = 24 + 13 * marks.length;
     const values = Object.values(lines).flat().filter((v) => v !== null);
     const low = Math.max(0, Math.floor(10 * Math.min(...values) - 0.3) / 10);
     const high = Math.min(1, Math.ceil(10 * Math.max(...values) + 0.3) / 10);
     const x = (i) => L + (n > 1 ? (i / (n - 1)) * (W - L - R) : 0);
     const y = (v) => H - B - ((v - low) / (high - low || 1)) * (H - B - T);
     const text = (px, py, words, anchor = "middle", more = {}) =>
-      svg("text", { x: px, y: py, "text-anchor": anchor, "font-size": 11, fill: "currentColor", ...more }, words);
+      svg("text", { x: px, y: py, "text-anchor": anchor, "font-size": 12, fill: "currentColor", ...more }, words);
     const told = Object.entries(lines).map(([who, v]) => `${who} ${v.map((p) => (p === null ? "none" : Math.round(100 * p))).join(", ")} percent`);
     const node = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${title}: ${told.join("; ")}` });
 
@@ -297,10 +297,10 @@
       node.append(text(L - 5, y(v) + 4, `${Math.round(100 * v)} %`, "end"));
     }
     ticks.forEach((tick, i) => node.append(text(x(i), H - 8, tick)));
-    marks.forEach(([i, words], row) => {
-      node.append(svg("line", { x1: x(i), x2: x(i), y1: T, y2: H - B, stroke: "currentColor", "stroke-opacity": 0.6, "stroke-dasharray": "2 3" }));
-      const late = i > 0.5 * n;
-      node.append(text(x(i) + (late ? 3 : -3), T - 4 - (row % 2) * 0, words, late ? (row ? "start" : "end") : "middle"));
+    marks.forEach(([i, words], row) => { // each in a row of its own, within the picture
+      const half = 3.3 * words.length, place = Math.min(W - half, Math.max(half, x(i)));
+      node.append(text(place, 27 + 13 * row, words));
+      node.append(svg("line", { x1: x(i), x2: x(i), y1: 31 + 13 * row, y2: H - B, stroke: "currentColor", "stroke-opacity": 0.6, "stroke-dasharray": "2 3" }));
     });
     node.append(svg("line", { x1: x(at), x2: x(at), y1: T, y2: H - B, stroke: "currentColor", "stroke-opacity": 0.35, "stroke-width": 2 }));
 
@@ -687,7 +687,10 @@
     };
     const panel = new Panel(redraw), board = new Board("view");
     draw = kinds[root.dataset.kind](data, { root, body, panel, board });
-    if (list?.length) body.append(tries(list, panel));
+    if (list?.length) { // beside the one curve, or below whatever there is
+      const charts = root.dataset.kind === "teaching" ? null : body.querySelector(".ncdss-charts");
+      body.append(h("div", { class: charts ? "ncdss-foot" : "" }, ...(charts ? [charts] : []), tries(list, panel)));
+    }
     root.querySelector(".ncdss-still").replaceWith(body);
     await draw();
     root.dataset.ready = "true";

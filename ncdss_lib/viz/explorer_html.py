@@ -139,5 +139,5 @@ def _address(image: Image.Image, form: str, **options: Any) -> str:
 
 
 def _still(figure: Drawing) -> str:
-    with Image.open(io.BytesIO(figure.png(dpi=80))) as png:
+    with Image.open(io.BytesIO(figure.png(dpi=100))) as png:
         return _photo(np.array(png.convert("RGB")))

@@ -8,6 +8,7 @@ face of their own, so that they read the same on light and dark pages.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,8 @@ from ncdss_lib.viz.explorer_data import middle_square
 if TYPE_CHECKING:
     from ncdss_lib.runs.pipeline import Run
 
-WIDTH = 9.0  # inches
+WIDTH = 6.8  # inches at most: as wide as a page, so that the smallest text is still 10 pixels there
+SMALLEST = 7.0  # points
 SPLIT_COLOURS = {"clean": GOOD, "unclean": BAD}
 ENTROPY_LABEL = "normalised entropy"
 
@@ -54,7 +56,7 @@ ENTROPY_LABEL = "normalised entropy"
 class Drawing(Figure):
     """A figure that notebooks show without pyplot: it is shown once and nothing is kept open."""
 
-    def png(self, dpi: float = 110) -> bytes:
+    def png(self, dpi: float = 150) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=dpi)
         return buffer.getvalue()
@@ -64,8 +66,8 @@ class Drawing(Figure):
 
 
 def blank(height: float, width: float = WIDTH) -> Drawing:
-    """An empty figure in inches."""
-    return Drawing(figsize=(width, height), layout="constrained", facecolor="white")
+    """An empty figure in inches, no wider than :data:`WIDTH`."""
+    return Drawing(figsize=(min(width, WIDTH), height), layout="constrained", facecolor="white")
 
 
 # --- grids of images ------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ class Panel:
     def draw(self, axis: Axes) -> Any:
         """Draw on an axis; returns matplotlib's image."""
         drawn = axis.imshow(self.pixels, cmap=self.cmap, vmin=0, vmax=1, interpolation="nearest")
-        axis.set_xlabel(self.title, fontsize=8, labelpad=2, color=INK)
+        axis.set_xlabel(self.title, fontsize=7.5, labelpad=2, color=INK)
         center: dict[str, Any] = {"ha": "center", "va": "center"}
         middle = axis.transAxes
         axis.text(0.5, 0.5, self.note, fontsize=9, color=NEUTRAL, transform=middle, **center)
@@ -99,7 +101,7 @@ class Panel:
             box = {"boxstyle": "round,pad=0.15", "edgecolor": "white", "linewidth": 0.6}
             box["facecolor"] = to_hex(colour)
             ink = readable_on(colour)
-            axis.text(x, y, text, fontsize=6.5, color=ink, bbox=box, clip_on=True, **center)
+            axis.text(x, y, text, fontsize=SMALLEST, color=ink, bbox=box, clip_on=True, **center)
         if self.edge:
             axis.spines[:].set(visible=True, color=self.edge, linewidth=3)
         return drawn
@@ -126,8 +128,10 @@ def grid(
     count = max(len(row) for row in rows)
     aspect = np.median([panel.pixels.shape[0] / panel.pixels.shape[1] for panel in panels])
     cell = (width - 0.1 - 0.3 * bool(row_titles) - 0.9 * bool(colourbar)) / count
-    title = 0.22 if any(panel.title for panel in panels) else 0.04
-    height = len(rows) * (cell * aspect + title) + 0.3 * bool(columns) + 0.45 * bool(legend)
+    title = 0.2 if any(panel.title for panel in panels) else 0.04
+    columns = [textwrap.fill(text, max(9, int(17 * cell))) for text in columns]
+    top = 0.15 + 0.13 * max((text.count("\n") for text in columns), default=0)
+    height = len(rows) * (cell * aspect + title) + top * bool(columns) + 0.4 * bool(legend)
     figure = blank(height + 0.1, width)
     axes = figure.subplots(len(rows), count, squeeze=False)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr,call-arg]
@@ -143,9 +147,9 @@ def grid(
                 drawn = panel.draw(axis)
                 maps += [drawn] if panel.cmap else []
     for axis, text in zip(axes[0], columns, strict=False):
-        axis.set_title(text, fontsize=9.5, color=INK)
+        axis.set_title(text, fontsize=8, color=INK, pad=3)
     for axis, text in zip(axes[:, 0], row_titles, strict=False):
-        axis.set_ylabel(text, fontsize=9, color=INK)
+        axis.set_ylabel(text, fontsize=8, color=INK)
 
     # what is beside and below
     if legend:
@@ -153,7 +157,7 @@ def grid(
             Patch(facecolor=to_hex(colour), edgecolor=INK, linewidth=0.4, label=name)
             for name, colour in legend
         ]
-        across = min(8, len(handles))
+        across = min(6, len(handles))
         figure.legend(
             handles=handles, loc="outside lower center", ncols=across, fontsize=8, frameon=False
         )
@@ -438,7 +442,7 @@ def entropy_rows(run: Run, ids: Sequence[str], model: str = "basic_oc") -> Drawi
         titles.append(f"{table.loc[i, 'split']}\ns = {table.loc[i, 'entropy']:.2f}")
         regions.append((pseudo > run.labels.num_base) & (pseudo != IGNORE))
     columns = ["image", "pseudo-label", "entropy map", "truth (hidden)"]
-    figure = grid(rows, columns, titles, colourbar=ENTROPY_LABEL, width=8)
+    figure = grid(rows, columns, titles, colourbar=ENTROPY_LABEL)
     for axis, region in zip(figure.axes[2::4], regions, strict=False):
         axis.contour(region, levels=[0.5], colors="white", linewidths=1.2)
     return figure
