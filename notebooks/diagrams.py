@@ -142,10 +142,12 @@ def quality_table(parts: Mapping[str, pd.DataFrame]) -> HTML:
     """
     rows = {}
     for name, part in parts.items():
+        known = part[part["main_class"] > 0]
+        purity = (known["main_class"] == known["cluster_class"]).mean()
         rows[name] = {
             "images": len(part),
             "pixels with the right class": tables.percent(results.right_share(part)),
-            "images in a cluster of their class": tables.percent(results.purity(part)),
+            "images in a cluster of their class": tables.percent(purity),
         }
     return tables.table(rows, "pseudo-labels")
 
