@@ -97,7 +97,11 @@ def test_a_shipped_file_is_read_instead_of_the_runs(project):
     status, _, page = build(project, directive)
     assert status == 0
     assert "pascal5i with the laptop recipe: not run." in page
-    text = figure("pairs").replace(":dataset: toyscenes", ":dataset: pascal5i\n:file: measured/photos.json")
+    text = figure("pairs").replace(":dataset: toyscenes", ":dataset: pascal5i\n:file: measured/none.json")
+    status, warnings, page = build(project, text)
+    assert (status, warnings) == (0, "")  # the figure is there to refer to
+    assert "pascal5i with the laptop recipe: not run." in page
+    text = text.replace("none.json", "photos.json")
     status, warnings, page = build(project, text)
     assert (status, warnings) == (0, "")
     shipped = json.loads((BOOK / "measured" / "photos.json").read_text())["runs"]

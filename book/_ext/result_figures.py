@@ -173,15 +173,14 @@ FIGURES: dict[str, Callable[[pd.DataFrame], str]] = {
 
 
 class ResultFigure(ResultDirective):
-    """The directive: a numbered figure, or a sentence where nothing was run."""
+    """The directive: a numbered figure, which says so where nothing was run."""
 
     def run(self) -> list[nodes.Node]:
         kind, found = self.arguments[0], self.found()
         if kind not in FIGURES:
             raise self.error(f"unknown result-figure {kind!r}: known are {', '.join(FIGURES)}.")
-        if found.empty:
-            return self.parse_text_to_nodes(f"{self.what()}: not run.")
-        figure = nodes.figure("", nodes.raw("", FIGURES[kind](found), format="html"))
+        drawn = f"<p>{self.what()}: not run.</p>" if found.empty else FIGURES[kind](found)
+        figure = nodes.figure("", nodes.raw("", drawn, format="html"))
         words, messages = self.parse_inline(" ".join(self.content))
         figure += nodes.caption("", "", *words)
         self.add_name(figure)
