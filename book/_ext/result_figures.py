@@ -42,8 +42,13 @@ def axis(values: Iterable[float], room: float = 1.0) -> tuple[float, float, list
     return low, high, [float(t) for t in ticks]
 
 
-def track(marks: Sequence[Mark], ends: tuple[float, float, list[float]], *, line: bool) -> str:
-    """One line of dots over its axis; a bar from the first to the last where ``line``."""
+def track(
+    marks: Sequence[Mark], ends: tuple[float, float, list[float]], *, line: bool, head: str = ""
+) -> str:
+    """One line of dots over its axis; a bar from the first to the last where ``line``.
+
+    ``head`` says on a phone, where columns stand below each other, which of them this is.
+    """
     low, high, ticks = ends
 
     def place(value: float) -> str:
@@ -73,8 +78,8 @@ def scale(ends: tuple[float, float, list[float]], form: str = "{:g}") -> str:
     return f'<span class="dots-scale" aria-hidden="true">{"".join(parts)}</span>'
 
 
-def rows(lines: Iterable[Sequence[str]], columns: int, legend: str = "") -> str:
-    """Lines of cells: a label, tracks and values, in as many columns."""
+def rows(lines: Iterable[Sequence[str]], columns: str, legend: str = "") -> str:
+    """Lines of cells: a label, tracks and values; ``columns`` is a layout of ``book.css``."""
     body = "".join(f'<div class="dots-row">{"".join(line)}</div>' for line in lines)
     return f'<div class="dots dots-{columns}">{legend}{body}</div>'
 
@@ -111,7 +116,7 @@ def pairs(found: pd.DataFrame) -> str:
     lines = [line(f"fold {fold}, seed {seed}", row) for (fold, seed), row in table.iterrows()]
     lines.append(line(f"mean of {len(table)}", table.mean(), " mean"))
     lines.append([label("novel mIoU, %"), scale(ends), label("gain", "value")])
-    return rows(lines, 3, legend((m, report.NAMES[m]) for m in models))
+    return rows(lines, "runs", legend((m, report.NAMES[m]) for m in models))
 
 
 def ladder(found: pd.DataFrame) -> str:
@@ -123,12 +128,13 @@ def ladder(found: pd.DataFrame) -> str:
     models = [model for model in report.SWITCHES if model in ours]
     ends = axis([*ours[models].to_numpy().ravel(), *published.to_numpy().ravel()])
 
-    def cell(gains: pd.DataFrame, model: str) -> list[str]:
+    def cell(gains: pd.DataFrame, model: str, head: str) -> list[str]:
         if model not in gains:
             return [label("not run", "track"), label("", "value")]
         each: list[Mark] = [(v, "one", "a run") for v in gains[model]]
         marks: list[Mark] = [*each, (gains[model].mean(), "eums mean", "mean")]
-        return [track(marks, ends, line=False), label(f"{gains[model].mean():+.1f}", "value")]
+        mean = label(f"{gains[model].mean():+.1f}", "value")
+        return [track(marks, ends, line=False, head=head), mean]
 
     runs = f"{len(ours)} run{'s' * (len(ours) > 1)}"
     head = [label("points above the basic framework"), label(f"here: {runs}", "head")]
@@ -142,11 +148,13 @@ def ladder(found: pd.DataFrame) -> str:
     ]
     for model, name in report.SWITCHES.items():
         if model != "basic":
-            lines.append([label(name), *cell(ours, model), *cell(published, model)])
+            lines.append(
+                [label(name), *cell(ours, model, "here"), *cell(published, model, "paper")]
+            )
     form = "{:+g}"
     empty = label("", "value")
     lines.append([label("points"), scale(ends, form), empty, scale(ends, form), empty])
-    return rows(lines, 5, legend([("one", "a run, or a fold"), ("eums mean", "their mean")]))
+    return rows(lines, "ladder", legend([("one", "a run, or a fold"), ("eums mean", "their mean")]))
 
 
 def rulers(found: pd.DataFrame) -> str:
@@ -162,7 +170,7 @@ def rulers(found: pd.DataFrame) -> str:
         name = report.PROTOCOLS[protocol]
         lines.append([label(name), track(marks, ends, line=True), label(f"{gain:+.1f}", "value")])
     lines.append([label("mean novel mIoU, %"), scale(ends), label("gain", "value")])
-    return rows(lines, 3, legend((f"{m} mean", report.NAMES[m]) for m in models))
+    return rows(lines, "rulers", legend((f"{m} mean", report.NAMES[m]) for m in models))
 
 
 FIGURES: dict[str, Callable[[pd.DataFrame], str]] = {

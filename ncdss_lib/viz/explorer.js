@@ -107,9 +107,9 @@
     }
     cell(number) { // made when first needed
       while (this.cells.length <= number) {
-        const n = this.cells.length, canvas = h("canvas", { role: "img" }), title = h("figcaption");
+        const n = this.cells.length, canvas = h("canvas", { role: "img" }), title = h("p", { class: "ncdss-title" });
         const button = h("button", { type: "button", class: "ncdss-enlarge", onclick: () => this.enlarge(n) }, "⤢");
-        const cell = { canvas, title, button, node: h("figure", { class: "ncdss-view" }, canvas, button, title) };
+        const cell = { canvas, title, button, node: h("div", { class: "ncdss-view" }, canvas, button, title) };
         for (const event of ["pointermove", "pointerdown"]) {
           canvas.addEventListener(event, (e) => this.read(e, cell)); // a tap does not move
         }

@@ -248,7 +248,7 @@ class OnPage:
 
     def views(self) -> list[str]:
         """The titles of the pictures that are shown."""
-        return [title.text for title in self.root.find_elements("css selector", ".ncdss-view > figcaption")]
+        return [title.text for title in self.root.find_elements("css selector", ".ncdss-title")]
 
     def canvas(self, title: str | None = None) -> np.ndarray:
         """The view of that title, or the first."""

@@ -661,7 +661,8 @@ def test_the_story_goes_by_itself_until_it_is_touched(browser, tmp_path, cases):
     browser.find(".ncdss-steps li:nth-child(5) button").click()
     time.sleep(3)  # longer than a frame is shown
     assert frame() == "4"
-    assert browser.find(".ncdss-view > figcaption").text == "frame <5>"
+    assert browser.find(".ncdss-step[aria-current=step] strong").text == "5 frame <5>"
+    assert browser.find(".ncdss-view > canvas").get_attribute("aria-label") == "view: frame <5>"
     browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
     browser.open(page.as_uri())
     OnPage(browser)
