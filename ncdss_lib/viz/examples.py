@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.data.masks import resize_labels
+from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.method.cluster_matching import match_clusters
 from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.viz import results
@@ -112,6 +112,24 @@ def mixed_images(run: Run, ids: Iterable[str], least: float = 0.02) -> dict[str,
     return shares
 
 
+def recognised_images(run: Run, ids: Iterable[str], least: float = 0.02) -> dict[str, float]:
+    """Images in which base-class removal does its work: a salient base object is recognised.
+
+    Returns:
+        id -> the smaller of its share of the image and that of the novel mask.
+    """
+    folder = run.folder / "clustering"
+    shares = {}
+    for i in ids:
+        truth, salient = run.truth(i), run.data.saliency(i)
+        found = resize_labels(read_labels(folder / "base_pred" / f"{i}.png"), truth.shape)
+        right = (found > 0) & (found == truth) & (False if salient is None else salient)
+        mask = read_labels(folder / "novel_map" / f"{i}.png") > 0
+        if min(right.mean(), mask.mean()) >= least:
+            shares[i] = float(min(right.mean(), mask.mean()))
+    return shares
+
+
 # --- examples of each kind of image ---------------------------------------------------------------
 
 
@@ -143,10 +161,14 @@ def mixed_first(run: Run, count: int, mixed_count: int, ids: Sequence[str]) -> l
 
 
 def used(run: Run, count: int = 5) -> list[str]:
-    """Images with a pseudo-label, by the rule; good is where the pseudo-label is right."""
+    """Images with a pseudo-label, by the rule; good is where the pseudo-label is right.
+
+    First come those in which a base object was recognised and taken out.
+    """
     quality = pseudo_label_quality(run)
-    candidates = mixed_images(run, spread(quality.index.tolist(), 3 * CANDIDATES))
-    return by_rule(quality, count, _in_turn(run, candidates, quality))
+    working = quality.index[quality >= WORKS].tolist()
+    shares = recognised_images(run, spread(working, CANDIDATES))
+    return by_rule(quality, count, _in_turn(run, shares, quality))
 
 
 def base(run: Run, count: int = 5) -> list[str]:

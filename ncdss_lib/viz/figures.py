@@ -192,7 +192,7 @@ def overlay(
             continue
         # the name stands on the region's pixel nearest to its middle, but not across the border
         nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-        x = float(np.clip(columns[nearest], 0.16 * width, 0.84 * width))
+        x = float(np.clip(columns[nearest], 0.24 * width, 0.76 * width))
         y = float(np.clip(rows[nearest], 0.06 * height, 0.94 * height))
         marks.append((x, y, look.names[int(label)], look.colours[label]))
     return Panel(paint(image, labels, look), title, marks, edge=edge)

@@ -267,10 +267,10 @@ def _threshold_tries(data: Threshold) -> list[Try]:
             {"tau": 0},
         ),
         (
-            f"Compare this run's {data.chosen:g} with the published {data.published:g}.",
-            f"At {data.chosen:g}, {told(data.chosen)}. At {data.published:g}: "
-            f"{percent(data.shares(data.published)['novel'])} and "
-            f"{percent(data.shares(data.published)['covered'])}.",
+            f"Set it to the published {data.published:g}.",
+            f"At {data.published:g}, {told(data.published)}. At this run's {data.chosen:g}: "
+            f"{percent(data.shares(data.chosen)['novel'])} and "
+            f"{percent(data.shares(data.chosen)['covered'])}.",
             {"tau": place(data.published)},
         ),
         (
@@ -514,9 +514,8 @@ def _ranking_tries(data: Ranking) -> list[Try]:
             {"share": 0.1},
         ),
         (
-            f"Compare this run's {data.chosen:g} with the published {data.published:.2f}.",
-            f"At {data.chosen:g}, {told(data.chosen)}; at {data.published:.2f}, "
-            f"{told(round(data.published, 2))}.",
+            f"Set it to the published {data.published:.2f}.",
+            f"Then {told(round(data.published, 2))}. This run's share is {data.chosen:.2f}.",
             {"share": round(data.published, 2)},
         ),
         (
