@@ -1,7 +1,7 @@
 // Every picture opens large: fitted to the window, at a click as large as it is, with its caption, and the arrow keys lead to the others.
 document.addEventListener("DOMContentLoaded", () => {
   const where = ".bd-article figure img, .bd-article .cell_output img, .bd-article .output img";
-  const pictures = [...document.querySelectorAll(where)].filter((image) => !image.closest("a, .ncdss-explorer, dialog"));
+  const pictures = [...document.querySelectorAll(where)].filter((image) => !image.closest("a:not(.image-reference), .ncdss-explorer, dialog"));
   const make = (tag, text, name, act) => {
     const node = document.createElement(tag);
     node.textContent = text;
@@ -45,7 +45,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const button = make("button", "", `Enlarge: ${image.alt}`, () => open(image));
     button.type = "button";
     button.className = `enlarge ${[...image.classList].filter((name) => name.startsWith("only-")).join(" ")}`;
-    image.replaceWith(button);
+    (image.closest("a") ?? image).replaceWith(button); // Sphinx makes a picture with a width a link to its file
     button.append(image);
   }
 });
