@@ -31,14 +31,10 @@ def run_time(executed: Path, manifest: Path) -> str | None:
     text = f"Runs in {seconds:.0f} s" + (f" on {cores} cores." if cores else ".")
     if manifest.is_file():
         own = json.loads(manifest.read_text())["seconds"]
-        stage = manifest.parent.name
-        if own < seconds:
-            text += (
-                f" Its stage, {stage}, is {own:.0f} s of that, and only the first time; the rest "
-                "draws figures and explorers."
-            )
-        else:
-            text += f" Its stage, {stage}, had been computed before, in {own:.0f} s."
+        text += (
+            f" Its stage, {manifest.parent.name}, takes {own:.0f} s by itself where it was not "
+            "computed before."
+        )
     return text
 
 
