@@ -19,6 +19,7 @@ class SegmentationData(Protocol):
         train_ids, val_ids: image ids, sorted.
         saliency_note: a phrase that says where the saliency maps come from; figures show it.
         masks_note: a phrase that says which masks are the ground truth; reports name it.
+        knows_num_novel: whether anybody knows how many novel classes a fold has; else it names one.
     """
 
     name: str
@@ -28,6 +29,7 @@ class SegmentationData(Protocol):
     val_ids: list[str]
     saliency_note: str
     masks_note: str
+    knows_num_novel: bool = True
 
     def image(self, image_id: str) -> np.ndarray:
         """RGB image, uint8 [H, W, 3]."""

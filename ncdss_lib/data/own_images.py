@@ -13,7 +13,8 @@
                                                B+1..B+N where novel classes have names
 
 N comes from ``novel_classes.txt`` or, where the novel classes have no names, from
-``data.num_novel``. The data set's name is ``folder``. Ours: the paper has no such data set.
+``data.num_novel``; without either it is estimated, see ``method/number_of_classes.py``, and the
+novel classes are one name. The data set's name is ``folder``. Ours: the paper has no such data set.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class OwnImages(FileDataset):
     Args:
         root: the folder that holds ``classes.txt`` and its neighbours.
         cache_dir, needs_saliency: see :class:`~ncdss_lib.data.file_dataset.FileDataset`.
-        num_novel: N, the number of novel classes; None takes it from ``novel_classes.txt``.
+        num_novel: N, the number of novel classes; None takes it from ``novel_classes.txt``, and
+            where that is missing nobody knows it.
 
     Raises:
         InputError: when a folder or list is missing or holds what it should not, or two images have
@@ -76,6 +78,7 @@ class OwnImages(FileDataset):
         self.folds = {0: tuple(range(len(base) + 1, len(self.classes) + 1))}
         self._num_base = len(base)
         self._novel_are_named = (root / "novel_classes.txt").is_file()
+        self.knows_num_novel = self._novel_are_named or num_novel is not None
 
         # training images: labelled ones with masks, and unlabelled ones
         labelled = list_photos(root / "images")
@@ -196,18 +199,14 @@ def read_names(path: Path) -> tuple[str, ...]:
 def novel_names(root: Path, num_novel: int | None) -> tuple[str, ...]:
     """The names of the novel classes: of ``novel_classes.txt``, or ``novel 1`` to ``novel N``.
 
+    ``novel`` alone where nobody knows N.
+
     Raises:
-        InputError: when neither tells N, or the two contradict each other.
+        InputError: when the list and N contradict each other.
     """
     path = root / "novel_classes.txt"
     if not path.is_file():
-        if num_novel is None:
-            raise InputError(
-                f"{root} does not say how many novel classes there are. Give their number N with "
-                f"--set data.num_novel=N (no ground truth needed), or name them in {path}, one a "
-                "line."
-            )
-        return tuple(f"novel {i}" for i in range(1, num_novel + 1))
+        return tuple(f"novel {i}" for i in range(1, num_novel + 1)) if num_novel else ("novel",)
     names = read_names(path)
     if num_novel not in (None, len(names)):
         raise InputError(

@@ -46,7 +46,11 @@ def images_with(
 
 
 def make_splits(
-    data: SegmentationData, labels: LabelSpace, *, base_list: str = "published"
+    data: SegmentationData,
+    labels: LabelSpace,
+    *,
+    base_list: str = "published",
+    mixed: float = 0.0,
 ) -> Splits:
     """Split the training images of a fold by the classes that their masks hold.
 
@@ -54,6 +58,9 @@ def make_splits(
         base_list: what the base model is trained on. ``published`` takes every image with a base
             class, novel pixels as background: it includes images that are "unlabelled" later.
             ``strict`` takes images without a novel class.
+        mixed: share of the unlabelled images that hold nothing new: so many images without a novel
+            class, spread evenly over their list, lose their labels. Ours, because nobody who
+            collects images knows that each holds something new.
 
     Raises:
         InputError: when the fold has no novel or no base image, or for another ``base_list``.
@@ -67,6 +74,8 @@ def make_splits(
     any_base = images_with(labels.base_ids, presence, data.train_ids)
     unlabelled = set(novel)
     base = [i for i in data.train_ids if i not in unlabelled]
+    count = round(mixed / (1 - mixed) * len(novel))
+    nothing_new = {base[place * len(base) // count] for place in range(count)} if base else set()
 
     # a fold needs both
     found = {"novel": (novel, labels.novel_names), "base": (any_base, labels.base_names)}
@@ -77,4 +86,11 @@ def make_splits(
                 f"{data.name} holds a {kind} class of this fold ({', '.join(names)}). Check the "
                 "masks, or choose another fold (--fold)."
             )
+    if count >= len(base):
+        raise InputError(
+            f"data.mixed={mixed}: {count} images without a novel class would lose their labels, "
+            f"but there are only {len(base)}. Set a smaller share."
+        )
+    base, any_base = ([i for i in ids if i not in nothing_new] for ids in (base, any_base))
+    novel = sorted([*novel, *nothing_new])
     return Splits(base, novel, base if base_list == "strict" else any_base, list(data.val_ids))

@@ -42,6 +42,7 @@ class ToyScenes:
     folds = FOLDS
     saliency_note = "simulated saliency (noise on the true masks, no detector)"
     masks_note = "drawn with the scenes"
+    knows_num_novel = True
 
     def __init__(
         self, cache_dir: Path | None = None, *, train: int = 600, val: int = 200, size: int = 224

@@ -6,26 +6,33 @@ Out: for both, ``NAME.safetensors`` and ``NAME_history.csv``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ncdss_lib.data.dataset import read_truth
-from ncdss_lib.data.loading import Source
+from ncdss_lib.data.loading import Source, Targets
 from ncdss_lib.method.clustering import read_pseudo_label, used_images
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.evaluation import confusion_on_val
 from ncdss_lib.method.metrics import score
 from ncdss_lib.method.training_loop import Losses, fit, pixel_cross_entropy
-from ncdss_lib.models.segmenter import warm_start
+from ncdss_lib.models.segmenter import Segmenter, warm_start
 from ncdss_lib.system.distributed import Batches
 
 
 def compute(run: Context, folder: Path) -> dict[str, Any]:
     """Train ``basic`` and ``basic_oc``."""
-    used = used_images(run.folder / "clustering")
+    clustering = run.folder / "clustering"
+    used = used_images(clustering)
     for name in ("basic", "basic_oc"):
-        _fine_tune(run, name, run.clusters[name], used, folder)
+        clusters = run.clusters[name]
+        fine_tune(
+            run, name, clusters, used, partial(read_pseudo_label, clustering, clusters), folder
+        )
     return {
         "base_images": len(run.splits.base),
         "novel_images": len(used),
@@ -33,21 +40,37 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
     }
 
 
-def _fine_tune(run: Context, name: str, clusters: int, used: list[str], folder: Path) -> None:
+def fine_tune(
+    run: Context,
+    name: str,
+    clusters: int,
+    ids: Sequence[str],
+    targets: Targets,
+    folder: Path,
+    *,
+    seed: int | None = None,
+    encoder: nn.Module | None = None,
+) -> Segmenter:
+    """Train a network on base images with truth and on novel images with labels of any origin.
+
+    Args:
+        name: of its files in ``folder``.
+        clusters: K.
+        ids, targets: the novel images, and the label map of each: 0..B + K or 255.
+        seed: of the fresh head; None: the run's.
+        encoder: a trained one, which stays as it is; None: the pretrained one, trained as the
+            recipe says.
+    """
     config = run.recipe.basic_framework
-    model = run.new_segmenter(clusters, seed=run.seed)
+    model = run.new_segmenter(clusters, seed=run.seed if seed is None else seed)
     if config.init == "base":
         warm_start(model, run.load_state("base"))
-    # Both models share the names of the sources, so they see the same batches.
-    base = Source(
-        "base", run.splits.base, partial(read_truth, run.data, run.labels), config.batch_size
-    )
-    novel = Source(
-        "novel",
-        used,
-        partial(read_pseudo_label, run.folder / "clustering", clusters),
-        config.batch_size,
-    )
+    if encoder is not None:
+        model.encoder = encoder.requires_grad_(False)
+    # All models share the names of the sources, so they see the same batches.
+    truth = partial(read_truth, run.data, run.labels)
+    base = Source("base", run.splits.base, truth, config.batch_size)
+    novel = Source("novel", ids, targets, config.batch_size)
 
     def step_loss(model: Any, batches: Batches, epoch: int) -> Losses:
         return supervised_step(model, batches)
@@ -62,6 +85,7 @@ def _fine_tune(run: Context, name: str, clusters: int, used: list[str], folder: 
         folder,
         validate=lambda model: novel_miou(run, model),
     )
+    return model
 
 
 def supervised_step(model: Any, batches: Batches) -> Losses:

@@ -4,23 +4,29 @@ Saliency minus base classes, one prototype an image, k-means, and what comes of 
 
 In: the base model; novel images with their saliency maps; the ImageNet encoder.
 Out: ``base_pred/ID.png`` (confident base classes), ``novel_map/ID.png`` ({0, 1}), ``images.csv``
-(what became of each novel image and its clusters), ``prototypes.safetensors``, and for each K
-``pseudo_labels_K/ID.png``.
+(what became of each novel image and its clusters), ``regions.csv`` (what was clustered, and its
+clusters), ``prototypes.safetensors``, and for each K ``pseudo_labels_K/ID.png``.
+
+As published there is one region an image, its whole novel mask. Where the recipe says ``part``, an
+image has a region for each connected part of the mask, and may hold several clusters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from scipy import ndimage
 from sklearn.cluster import KMeans
+from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
@@ -28,8 +34,12 @@ from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.inference import load_model, predict
+from ncdss_lib.method.number_of_classes import estimate_number
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.system.errors import InputError
+from ncdss_lib.system.folders import write_json
+
+NUMBER = "num_novel.json"
 
 
 def confident_base(logits: Tensor, confidence: float) -> Tensor:
@@ -90,7 +100,54 @@ def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:
     return F.normalize(torch.stack(sums), dim=1)
 
 
-def fuse(base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: int) -> np.ndarray:
+def object_parts(novel_map: np.ndarray, least: float) -> np.ndarray:
+    """Number the connected parts of a novel mask, the largest first.
+
+    Ours, because an image may hold several novel objects, and one cluster cannot be right for two.
+
+    Args:
+        novel_map: bool [H, W].
+        least: parts of fewer pixels are counted to the largest one.
+
+    Returns:
+        uint8 [H, W]: 1..n in the mask (254 parts at most), 0 outside.
+    """
+    numbers, count = ndimage.label(novel_map)
+    areas = np.bincount(numbers.ravel(), minlength=count + 1)
+    order = np.argsort(-areas[1:], kind="stable")[: IGNORE - 1] + 1
+    new = np.ones(count + 1, np.uint8)
+    new[0] = 0
+    for number, part in enumerate(order, start=1):
+        if areas[part] >= least:
+            new[part] = number
+    return new[numbers]
+
+
+def within_class_whitening(prototypes: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """A metric learned from base objects: what differs within a class counts less.
+
+    Ours, because base classes tell which directions of the features do not tell classes apart. The
+    covariance of prototypes about the mean of their class is shrunk as Ledoit and Wolf (2004)
+    estimate it, and whitened away.
+
+    Args:
+        prototypes: float [M, C] of base objects.
+        classes: int [M].
+
+    Returns:
+        float64 [C, C], symmetric: new prototypes are multiplied by it.
+    """
+    deviations = prototypes.astype(np.float64)
+    for label in np.unique(classes):
+        deviations[classes == label] -= deviations[classes == label].mean(0)
+    covariance = LedoitWolf(assume_centered=True).fit(deviations).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors / np.sqrt(values)) @ vectors.T
+
+
+def fuse(
+    base_pred: np.ndarray, novel_map: np.ndarray, cluster: int | np.ndarray, num_base: int
+) -> np.ndarray:
     """The pseudo-label of an image: confident base classes, else its cluster on the novel mask.
 
     What is neither is background.
@@ -98,7 +155,7 @@ def fuse(base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: i
     Args:
         base_pred: uint8 [H, W], 0..B.
         novel_map: bool [H, W].
-        cluster: 1..K.
+        cluster: 1..K, one for the image, or of each pixel, int [H, W].
 
     Returns:
         uint8 [H, W]: 0, 1..B, or B + cluster.
@@ -130,16 +187,22 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
     config = run.recipe.clustering
     images = _novel_maps(run, folder)
     used = images.index[images["status"] == "used"].tolist()
-    _check_number(run, images["status"])
 
-    # One prototype an image.
-    prototypes = _prototypes(run, folder, used)
+    # A prototype a region: by default the novel mask of an image.
+    regions, prototypes = _prototypes(run, used, partial(_novel_regions, run, folder))
+    if config.metric == "base":
+        prototypes = _learned_metric(run, prototypes)
+    found = run.runtime.from_main(partial(_number_of_classes, run, prototypes))
+    _check_number(run, images["status"], len(prototypes), found)
+    largest = regions["region"] == 1
     if run.runtime.is_main:
-        save_file({"prototypes": torch.from_numpy(prototypes)}, folder / "prototypes.safetensors")
+        write_json(folder / NUMBER, {"num_novel": found})
+        tensors = {"prototypes": torch.from_numpy(prototypes[largest])}
+        save_file(tensors, folder / "prototypes.safetensors")
 
-    # For each K: one cluster an image, and its label.
+    # For each K: a cluster a region, and the labels.
     numbers = {}
-    for k in sorted(set(run.clusters.values())):
+    for k in sorted(set(run.clusters_for(found).values())):
         cluster = partial(
             cluster_prototypes,
             prototypes,
@@ -151,31 +214,41 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
         )
         # Once: machines that round otherwise might number the clusters otherwise.
         assigned, pca = run.runtime.from_main(cluster)
-        column = pd.Series(assigned, index=used).reindex(images.index)
-        images[f"cluster_{k}"] = column.astype("Int64")
+        regions[f"cluster_{k}"] = assigned
+        of_image = regions[largest].set_index("id")[f"cluster_{k}"]
+        images[f"cluster_{k}"] = of_image.reindex(images.index).astype("Int64")
         numbers = {
             "pca_dims": int(pca.n_components_),
             "explained_variance": float(pca.explained_variance_ratio_.sum()),
         }
-        shares = zip(run.runtime.shard(used), run.runtime.shard(assigned.tolist()), strict=True)
-        run.runtime.map(partial(_write_pseudo_label, run, folder, k), shares)
+        by_image = regions.groupby("id")[f"cluster_{k}"].agg(list)
+        mine = [(i, by_image[i]) for i in run.runtime.shard(used)]
+        run.runtime.map(partial(_write_pseudo_label, run, folder, k), mine)
     if run.runtime.is_main:
         images.to_csv(folder / "images.csv")
+        regions.to_csv(folder / "regions.csv", index=False)
     status = images["status"].value_counts()
     return {
         "novel_used": len(used),
         "no_saliency": int(status.get("no_saliency", 0)),
         "below_min_area": int(status.get("below_min_area", 0)),
+        "num_novel": found,
         **numbers,
     }
 
 
-def _check_number(run: Context, status: pd.Series) -> None:
-    """Refuse to look for more clusters than images are left."""
+def _number_of_classes(run: Context, prototypes: np.ndarray) -> int:
+    """N as the recipe wants it: of the data set, given, or estimated."""
+    given = run.num_novel
+    return estimate_number(prototypes, seed=run.seed) if given is None else given
+
+
+def _check_number(run: Context, status: pd.Series, regions: int, num_novel: int) -> None:
+    """Refuse to look for more clusters than there is to cluster."""
     counts = status.value_counts()
-    largest = max(run.clusters.values())
+    largest = max(run.clusters_for(num_novel).values())
     used = counts.get("used", 0)
-    if used < largest:
+    if regions < largest:
         raise InputError(
             f"more clusters than images: K = {largest}, but only {used} of {len(status)} novel "
             f"images are left ({counts.get('no_saliency', 0)} without saliency, "
@@ -191,7 +264,8 @@ def _novel_maps(run: Context, folder: Path) -> pd.DataFrame:
     write = partial(_write_novel_map, run, folder)
     rows: list[tuple[str, int, float]] = []
     base_model = load_model(run, "base")
-    for ids, logits in predict(run, base_model, salient, run.views.size, "base-class removal"):
+    size = run.views.size
+    for ids, logits in predict(run, base_model, salient, size, "base-class removal", config):
         base_preds = confident_base(logits, config.base_confidence).cpu().numpy()
         guesses = (logits.argmax(1) > 0).to(torch.uint8).cpu().numpy()
         rows += run.runtime.map(write, zip(ids, base_preds, guesses, strict=True))
@@ -229,19 +303,72 @@ def _write_novel_map(
     return image_id, int(novel_map.sum()), float(novel_map.mean())
 
 
-def _write_pseudo_label(run: Context, folder: Path, clusters: int, found: tuple[str, int]) -> None:
-    image_id, cluster = found
+def _write_pseudo_label(
+    run: Context, folder: Path, clusters: int, found: tuple[str, list[int]]
+) -> None:
+    image_id, cluster_of_region = found
     base_pred = read_labels(folder / "base_pred" / f"{image_id}.png")
-    novel_map = read_labels(folder / "novel_map" / f"{image_id}.png") > 0
-    pseudo = fuse(base_pred, novel_map, cluster, run.labels.num_base)
+    regions = _read_regions(run, folder, image_id)
+    cluster = np.array([0, *cluster_of_region])[regions]
+    pseudo = fuse(base_pred, regions > 0, cluster, run.labels.num_base)
     if run.recipe.clustering.uncertain_label == IGNORE:
         pseudo[(pseudo == 0) & (read_labels(folder / "uncertain" / f"{image_id}.png") > 0)] = IGNORE
+    if band := round(run.recipe.clustering.ignored_band * max(pseudo.shape)):
+        pseudo[_edge(regions > 0, band) & (base_pred == 0)] = IGNORE
     write_labels(folder / f"pseudo_labels_{clusters}" / f"{image_id}.png", pseudo)
 
 
+def _edge(mask: np.ndarray, width: int) -> np.ndarray:
+    """Pixels within ``width`` pixels of the border of a mask, bool [H, W]."""
+    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    pixels = mask.astype(np.uint8)
+    return cv2.dilate(pixels, kernel) != cv2.erode(pixels, kernel)
+
+
+def _read_regions(run: Context, folder: Path, image_id: str) -> np.ndarray:
+    """The regions of a used image, uint8 [H, W]: 1..n, 0 outside its novel mask."""
+    novel_map = read_labels(folder / "novel_map" / f"{image_id}.png") > 0
+    if run.recipe.clustering.unit == "image":
+        return novel_map.astype(np.uint8)
+    return object_parts(novel_map, run.recipe.clustering.min_area_fraction * novel_map.size)
+
+
+def _novel_regions(run: Context, folder: Path, image_id: str) -> dict[int, np.ndarray]:
+    """The regions of a used image at the network's size: number -> bool [S, S]."""
+    numbered = _read_regions(run, folder, image_id)
+    resized = resize_labels(numbered, run.views.size)
+    return {number: resized == number for number in range(1, int(numbered.max()) + 1)}
+
+
+def _base_objects(run: Context, image_id: str) -> dict[int, np.ndarray]:
+    """Base classes in the truth of a labelled image at the network's size: class -> bool [S, S]."""
+    truth = resize_labels(run.truth(image_id, hide_novel=True), run.views.size)
+    masks = {label: truth == label for label in range(1, 1 + run.labels.num_base)}
+    least = run.recipe.clustering.min_area_fraction
+    return {label: mask for label, mask in masks.items() if mask.mean() > least}
+
+
+def _learned_metric(run: Context, prototypes: np.ndarray) -> np.ndarray:
+    """The prototypes in the metric of the labelled base objects, of unit length again."""
+    objects, known = _prototypes(run, run.splits.base, partial(_base_objects, run))
+    metric = within_class_whitening(known, objects["region"].to_numpy())
+    moved = prototypes @ metric
+    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+
+
 @torch.inference_mode()
-def _prototypes(run: Context, folder: Path, used: list[str]) -> np.ndarray:
-    """One prototype a used image, from the ImageNet encoder's deepest stage: float32 [N, C]."""
+def _prototypes(
+    run: Context, ids: Sequence[str], regions: Callable[[str], dict[int, np.ndarray]]
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """A prototype a region, from the ImageNet encoder's deepest stage.
+
+    Args:
+        regions: image id -> its regions by number, bool [S, S].
+
+    Returns:
+        A table with ``id`` and ``region``, sorted by both in the order of the ids, and float32
+        [M, C], a row for each of its rows.
+    """
     runtime = run.runtime
     views = run.views
     encoder: nn.Module = nn.Identity()  # cached features are the encoder's
@@ -249,20 +376,25 @@ def _prototypes(run: Context, folder: Path, used: list[str]) -> np.ndarray:
         encoder = runtime.prepare(Encoder(run.recipe.model).eval())
     deepest = (views.channels or encoder.channels)[-1]  # type: ignore[index]
 
-    found: list[tuple[str, np.ndarray]] = []
-    for ids, inputs in views.clean(runtime.shard(used), run.recipe.compute.inference_batch):
+    found: list[tuple[str, tuple[list[int], np.ndarray]]] = []
+    for batch, inputs in views.clean(runtime.shard(ids), run.recipe.compute.inference_batch):
         with runtime.autocast():
             features = encoder(runtime.to_device(inputs))[:, -deepest:]
-        pooling = partial(_pooling_weights, folder, views.size, features.shape[-2:])
-        weights = runtime.to_device(torch.from_numpy(np.stack(runtime.map(pooling, ids))))
-        found += zip(ids, masked_prototype(features, weights).cpu().numpy(), strict=True)
+        masks = runtime.map(regions, batch)  # while the device is at work
+        for i, image, own in zip(batch, features, masks, strict=True):
+            if own:
+                weights = [adjoint_mask(mask, *image.shape[-2:]) for mask in own.values()]
+                where = runtime.to_device(torch.from_numpy(np.stack(weights)))
+                repeated = image.expand(len(own), *image.shape)
+                prototypes = masked_prototype(repeated, where).cpu().numpy()
+                found.append((i, (list(own), prototypes)))
     by_id = dict(runtime.gather(found))
-    return np.stack([by_id[i] for i in used])
-
-
-def _pooling_weights(folder: Path, size: int, shape: Sequence[int], image_id: str) -> np.ndarray:
-    mask = resize_labels(read_labels(folder / "novel_map" / f"{image_id}.png"), size) > 0
-    return adjoint_mask(mask, *shape)
+    known = [i for i in ids if i in by_id]
+    rows = [(i, number) for i in known for number in by_id[i][0]]
+    return (
+        pd.DataFrame(rows, columns=["id", "region"]),
+        np.concatenate([by_id[i][1] for i in known]),
+    )
 
 
 def images_table(folder: Path) -> pd.DataFrame:
@@ -282,5 +414,5 @@ def read_pseudo_label(folder: Path, clusters: int, image_id: str) -> np.ndarray:
 
 
 def read_prototypes(folder: Path) -> np.ndarray:
-    """Prototypes of :func:`used_images`, float32 [N, C]."""
+    """Prototypes of :func:`used_images`, of the largest region of each, float32 [N, C]."""
     return load_file(folder / "prototypes.safetensors")["prototypes"].numpy()

@@ -32,7 +32,7 @@ from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training
 from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.system.errors import InputError
-from ncdss_lib.system.folders import cache_root
+from ncdss_lib.system.folders import cache_root, read_json
 
 
 class Context:
@@ -54,7 +54,9 @@ class Context:
     ) -> None:
         self.data, self.fold, self.seed, self.recipe, self.folder = data, fold, seed, recipe, folder
         self.labels = label_space(data, fold)
-        self.splits: Splits = make_splits(data, self.labels, base_list=recipe.data.base_list)
+        self.splits: Splits = make_splits(
+            data, self.labels, base_list=recipe.data.base_list, mixed=recipe.data.mixed
+        )
         _check_selection(data, self.labels, recipe)
         self._device = device
 
@@ -93,20 +95,43 @@ class Context:
         return variant
 
     @property
-    def clusters(self) -> dict[str, int]:
-        """K of each fine-tuned model."""
-        novel = self.labels.num_novel
-        over = self.recipe.clustering.num_clusters or novel * self.recipe.clustering.over_clustering
-        return {"basic": novel, "basic_oc": over, "eums": over}
+    def num_novel(self) -> int | None:
+        """N as it is known before clustering: of the recipe or the data set; None: to be estimated.
 
-    def new_segmenter(self, clusters: int, *, seed: int) -> Segmenter:
-        """A fresh network with 1 + B + clusters outputs, on the run's kind of input and device."""
+        Scores always count the classes of the ground truth.
+        """
+        wanted = self.recipe.clustering.num_novel
+        if wanted is None:
+            return self.labels.num_novel if self.data.knows_num_novel else None
+        return None if wanted == "auto" else int(wanted)
+
+    @property
+    def clusters(self) -> dict[str, int]:
+        """K of each fine-tuned model; where N is estimated, the clustering stage knows it."""
+        found = self.num_novel
+        if found is None:
+            found = int(read_json(self.folder / "clustering" / "num_novel.json")["num_novel"])
+        return self.clusters_for(found)
+
+    def clusters_for(self, num_novel: int) -> dict[str, int]:
+        """K of each fine-tuned model for N novel classes."""
+        config = self.recipe.clustering
+        over = config.num_clusters or num_novel * config.over_clustering
+        return {"basic": num_novel, "basic_oc": over, "eums": over, "regions": over}
+
+    def new_segmenter(self, clusters: int, *, seed: int, members: int = 1) -> Segmenter:
+        """A fresh network with 1 + B + clusters outputs, on the run's kind of input and device.
+
+        Args:
+            members: heads, see :class:`ncdss_lib.models.segmenter.Committee`.
+        """
         channels = sum(self.views.channels) if self.views.channels else None
         model = build_segmenter(
             self.recipe.model,
             1 + self.labels.num_base + clusters,
             feature_channels=channels,
             seed=seed,
+            members=members,
         )
         return self.runtime.prepare(model)  # type: ignore[return-value]
 
@@ -120,25 +145,26 @@ class Context:
         return read_truth(self.data, self.labels, image_id, hide_novel=hide_novel)
 
     def training_config(self, model: str) -> Training:
-        """The settings by which ``base``, ``basic``, ``basic_oc`` or ``eums`` is trained."""
+        """The settings by which a model is trained; ``regions`` as ``basic`` is."""
         recipe = self.recipe
         return {"base": recipe.base_training, "eums": recipe.eums}.get(
             model, recipe.basic_framework
         )
 
     def weights(self, model: str, suffix: str | None = None, folder: Path | None = None) -> Path:
-        """The weights file of ``base``, ``basic``, ``basic_oc`` or ``eums``.
+        """The weights file of ``base``, ``basic``, ``basic_oc``, ``eums`` or ``regions``.
 
         Args:
             suffix: "" the last epoch, "_best" the best on validation, None what the recipe hands
                 on.
             folder: where it is; None is the folder of the stage that trains it.
         """
-        stage = {"base": "base_training", "eums": "eums"}.get(model, "basic_framework")
+        stages = {"base": "base_training", "eums": "eums", "regions": "regions"}
+        stage = stages.get(model, "basic_framework")
         config = self.training_config(model)
         stem = "eums_teacher" if model == "eums" and self.recipe.eums.evaluates_teacher else model
         if suffix is None:
-            suffix = "_best" if config.select == "best_val" else ""
+            suffix = "_best" if config.select == "best_val" and model != "regions" else ""
         return (folder or self.folder / stage) / f"{stem}{suffix}.safetensors"
 
     def load_state(self, model: str) -> dict[str, torch.Tensor]:

@@ -92,7 +92,7 @@ def image_entropies(run: Context, model: nn.Module, ids: Sequence[str]) -> dict[
     def read(image_id: str) -> np.ndarray:
         return resize_labels(read_pseudo_label(run.folder / "clustering", clusters, image_id), size)
 
-    for batch, logits in predict(run, model, ids, size, "entropy"):
+    for batch, logits in predict(run, model, ids, size, "entropy", run.recipe.entropy_ranking):
         labels = np.stack(run.runtime.map(read, batch))  # while the device is at work
         region = run.runtime.to_device(torch.from_numpy((labels >= first) & (labels != IGNORE)))
         found += zip(batch, region_entropy(logits, region).tolist(), strict=True)

@@ -31,6 +31,7 @@ from ncdss_lib.method.basic_framework import novel_miou, supervised_step
 from ncdss_lib.method.clustering import read_pseudo_label
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.entropy_ranking import image_entropies, read_ranking, split_clean
+from ncdss_lib.method.gate import gate
 from ncdss_lib.method.mean_teacher import (
     ema_update,
     hard_pseudo_labels,
@@ -78,7 +79,9 @@ def eums_step(
     ema_update(teacher, student, config.teacher_momentum, config.teacher_buffers)
     teacher.train(config.teacher_mode == "train")
     size = clean["y"].shape[-2:]
-    taught = hard_pseudo_labels(teacher_logits(teacher, unclean["weak"], size), config.confidence)
+    said = teacher_logits(teacher, unclean["weak"], size)
+    said = gate(said, config.gate, config.gate_strength)
+    taught = hard_pseudo_labels(said, config.confidence)
 
     # Where the recipe says so (the paper does not), it also checks the labels of the clean ones.
     pseudo = clean["y"]

@@ -25,13 +25,17 @@ from ncdss_lib.method.cluster_matching import match_clusters
 from ncdss_lib.method.clustering import read_pseudo_label, used_images
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.entropy_ranking import read_ranking
+from ncdss_lib.method.gate import Gate, gate
 from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.method.metrics import Scores, confusion_matrix, score, score_held_out, score_matched
 from ncdss_lib.method.training_loop import read_history
-from ncdss_lib.models.segmenter import Segmenter
+from ncdss_lib.models.segmenter import Segmenter, upsample
 
 RULES = ("published", "hungarian", "argmax_iou", "majority")
 MODELS = ("base", "basic", "basic_oc", "eums")
+#: Gate -> the protocol of the published matching behind it.
+GATED: dict[Gate, str] = {"none": "plain", "part": "gate_part", "image": "gate_image"}
+GATES = tuple(GATED)
 
 
 @dataclass(frozen=True)
@@ -57,43 +61,63 @@ class Confusions:
 
 
 def confusions(
-    run: Context, model: Segmenter, size: int, ids: Sequence[str] | None = None
+    run: Context,
+    model: Segmenter,
+    size: int,
+    ids: Sequence[str] | None = None,
+    kind: Gate | None = None,
 ) -> Confusions:
     """Score a model on the validation images in one pass, shared among all processes.
 
     Args:
         size: side in pixels at which labels are predicted.
         ids: some of the validation images; None: all.
+        kind: the gate behind the network; None: the recipe's.
     """
+    kind = kind or run.recipe.evaluation.gate
+    return gated_confusions(run, model, size, (kind,), ids)[kind]
+
+
+def gated_confusions(
+    run: Context,
+    model: Segmenter,
+    size: int,
+    kinds: Sequence[Gate],
+    ids: Sequence[str] | None = None,
+) -> dict[Gate, Confusions]:
+    """:func:`confusions` behind several gates, from one pass through the network."""
     ids = run.splits.val if ids is None else ids
     half_of = {i: position % 2 for position, i in enumerate(ids)}
+    strength = run.recipe.evaluation.gate_strength
     rows = len(run.labels.names)
     columns = model.outputs
-    # Two halves, and all at original size.
-    counts = torch.zeros(3, rows, columns, dtype=torch.int64, device=run.runtime.device)
+    # Of each gate two halves, and all at original size.
+    counts = torch.zeros(len(kinds), 3, rows, columns, dtype=torch.int64, device=run.runtime.device)
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
         truth = run.truth(image_id)
         return truth, resize_labels(truth, size)
 
-    for batch, logits in predict(run, model, ids, size, "evaluate"):
+    for batch, logits in predict(run, model, ids, None, "evaluate"):
         truths = run.runtime.map(read, batch)  # while the device is at work
-        predictions = logits.argmax(1).to(torch.uint8)
-
-        # At the size of the network, each half of the images by itself.
         resized = run.runtime.to_device(torch.from_numpy(np.stack([small for _, small in truths])))
-        for half in (0, 1):
-            mine = [place for place, i in enumerate(batch) if half_of[i] == half]
-            counts[half] += confusion_matrix(resized[mine], predictions[mine], rows, columns)
-
-        # At the size of each image.
         flat = np.concatenate([truth.ravel() for truth, _ in truths])
         original = run.runtime.to_device(torch.from_numpy(flat))
-        pairs = zip(predictions, truths, strict=True)
-        enlarged = [nearest(own, truth.shape).flatten() for own, (truth, _) in pairs]
-        counts[2] += confusion_matrix(original, torch.cat(enlarged), rows, columns)
+        for kind, found in zip(kinds, counts, strict=True):
+            gated = upsample(gate(logits, kind, strength), size)
+            predictions = gated.argmax(1).to(torch.uint8)
+
+            # At the size of the network, each half of the images by itself.
+            for half in (0, 1):
+                mine = [place for place, i in enumerate(batch) if half_of[i] == half]
+                found[half] += confusion_matrix(resized[mine], predictions[mine], rows, columns)
+
+            # At the size of each image.
+            pairs = zip(predictions, truths, strict=True)
+            enlarged = [nearest(own, truth.shape).flatten() for own, (truth, _) in pairs]
+            found[2] += confusion_matrix(original, torch.cat(enlarged), rows, columns)
     total = run.runtime.sum(counts).cpu().numpy()
-    return Confusions(total[:2], total[2])
+    return {kind: Confusions(found[:2], found[2]) for kind, found in zip(kinds, total, strict=True)}
 
 
 def nearest(labels: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -257,9 +281,13 @@ def evaluate(
         "size": size,
     }
     scores = _protocols(run, name, "", folder, place, weights)
-    shown = scores if entry["clusters"] else {"original_size": scores["original_size"]}
+    shown = {
+        protocol: found
+        for protocol, found in scores.items()
+        if entry["clusters"] or protocol != "published"
+    }
     entry |= scores["published"] | {"protocols": shown}
-    if config.validates:
+    if config.validates and name != "regions":  # a committee has no epochs of its own
         best = _protocols(run, name, "_best", folder, place, weights)
         epoch = int(read_history(run.weights(name, "", weights).parent, name)["val_miou"].idxmax())
         entry["protocols"]["best_epoch"] = {"epoch": epoch, **best["published"]}
@@ -271,9 +299,15 @@ def _protocols(
     run: Context, name: str, suffix: str, folder: Path, place: str, weights: Path | None
 ) -> dict[str, dict[str, Any]]:
     """Score one file of weights under every protocol; its confusion matrices go to ``folder``."""
-    found = confusions(run, load_model(run, name, suffix, weights), run.recipe.evaluation.size)
+    model = load_model(run, name, suffix, weights)
+    config = run.recipe.evaluation
+    behind = gated_confusions(run, model, config.size, GATES)
+
+    # Behind the recipe's own gate all that is counted is kept, behind the others the total.
     stem = f"confusion_{name}{suffix}"
+    found = behind[config.gate]
     counts = {"": found.total, "_half": found.halves[0], "_original": found.original}
+    counts |= {f"_{kind}": own.total for kind, own in behind.items()}
     for kind, confusion in counts.items():
         _write(run, confusion, folder / f"{stem}{kind}.csv")
 
@@ -281,6 +315,10 @@ def _protocols(
     for protocol, scores in protocols(found, run.labels).items():
         kind = "_original" if protocol == "original_size" else ""
         entries[protocol] = {**scores.as_dict(), "confusion": f"{place}/{stem}{kind}.csv"}
+    for gate_kind, own in behind.items():
+        scores = score(own.total, run.labels)
+        path = f"{place}/{stem}_{gate_kind}.csv"
+        entries[GATED[gate_kind]] = {**scores.as_dict(), "confusion": path}
     return entries
 
 

@@ -10,19 +10,28 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ncdss_lib.method.context import Context
+from ncdss_lib.method.gate import gate
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.segmenter import Segmenter, upsample
+from ncdss_lib.recipes import Gated
 
 
 @torch.inference_mode()
 def predict(
-    run: Context, model: nn.Module, ids: Sequence[str], size: int, what: str = "predict"
+    run: Context,
+    model: nn.Module,
+    ids: Sequence[str],
+    size: int | None,
+    what: str = "predict",
+    behind: Gated | None = None,
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Logits of this process's share of the images, not augmented, in evaluation mode.
 
     Args:
-        size: side in pixels to which logits are resized.
+        size: side in pixels to which logits are resized; None leaves them at the head's.
         what: caption of the progress bar.
+        behind: the section of the recipe whose gate logits pass before they are resized, see
+            :func:`ncdss_lib.method.gate.gate`; None: no gate.
 
     Yields:
         Image ids and float32 [B, outputs, size, size] on the run's device.
@@ -40,7 +49,10 @@ def predict(
     ):
         with run.runtime.autocast():
             logits = model(run.runtime.to_device(inputs))
-        yield names, upsample(logits.float(), size)
+        logits = logits.float()
+        if behind is not None:
+            logits = gate(logits, behind.gate, behind.gate_strength)
+        yield names, upsample(logits, size)
 
 
 def load_model(
@@ -49,9 +61,11 @@ def load_model(
     """A trained network of a run, in evaluation mode.
 
     Args:
-        name: base, basic, basic_oc or eums.
+        name: base, basic, basic_oc, eums or regions.
         suffix, folder: see :meth:`Context.weights`.
     """
-    model = run.new_segmenter(run.clusters.get(name, 0), seed=run.seed)
+    clusters = 0 if name == "base" else run.clusters[name]
+    members = run.recipe.regions.members if name == "regions" else 1
+    model = run.new_segmenter(clusters, seed=run.seed, members=members)
     load_weights(model, run.weights(name, suffix, folder))
     return model.eval()

@@ -8,6 +8,8 @@ Four layouts are known::
                                       without the classifier, and head
     encoder.* head.*                  ours
     head.*                            ours, trained on cached features
+
+The head of ours may be a committee, head.members.0.* and so on.
 """
 
 from __future__ import annotations
@@ -63,14 +65,21 @@ class Checkpoint:
     @property
     def outputs(self) -> int:
         """Channels of the logits: those of the last convolution of the head."""
-        found = [re.fullmatch(r"head\.(\d+)\.weight", name) for name in self.weights]
-        layers = [int(match[1]) for match in found if match]
+        pattern = r"(head\.(?:members\.0\.)?)(\d+)\.weight"
+        found = [match for name in self.weights if (match := re.fullmatch(pattern, name))]
+        layers = [int(match[2]) for match in found]
         if not layers:
             raise InputError(
                 f"{self.path} has a head without a classifier. Expected tensors head.0 to head.N: "
                 "give a whole network."
             )
-        return len(self.weights[f"head.{max(layers)}.weight"])
+        return len(self.weights[f"{found[0][1]}{max(layers)}.weight"])
+
+    @property
+    def members(self) -> int:
+        """Heads of the network: several are a committee."""
+        found = {name.split(".")[2] for name in self.weights if name.startswith("head.members.")}
+        return max(1, len(found))
 
 
 # --- reading ------------------------------------------------------------------------------------

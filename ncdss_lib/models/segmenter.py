@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,6 +51,35 @@ def upsample(logits: Tensor, size: int | None) -> Tensor:
     if size is None or logits.shape[-2:] == (size, size):
         return logits
     return F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
+
+
+class Committee(nn.Module):
+    """Several heads on the same features that decide by the mean of their probabilities (ours).
+
+    Args:
+        members: heads with the same outputs.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """float [B, C, h, w] to log-probabilities [B, outputs, h, w]."""
+        return mean_log_probability([head(features) for head in self.members])
+
+
+def mean_log_probability(logits: Sequence[Tensor]) -> Tensor:
+    """The mean of the probabilities of several heads or networks, as log-probabilities.
+
+    Args:
+        logits: of each, float [B, C, h, w].
+
+    Returns:
+        float32 [B, C, h, w].
+    """
+    mean = torch.stack([own.float().softmax(1) for own in logits]).mean(0)
+    return mean.clamp(min=1e-30).log()
 
 
 class ImagePooling(nn.Sequential):
@@ -101,19 +132,26 @@ def build_head(config: Model, in_channels: int, outputs: int) -> nn.Module:
 
 
 def build_segmenter(
-    config: Model, outputs: int, *, feature_channels: int | None = None, seed: int = 0
+    config: Model,
+    outputs: int,
+    *,
+    feature_channels: int | None = None,
+    seed: int = 0,
+    members: int = 1,
 ) -> Segmenter:
     """A fresh segmenter: pretrained encoder, random head drawn from ``seed``.
 
     Args:
         outputs: channels of the logits, background included.
         feature_channels: channels of cached features, which then take the encoder's place.
+        members: heads; several are a :class:`Committee`.
     """
     encoder: nn.Module = nn.Identity() if feature_channels else Encoder(config)
     channels = feature_channels or sum(encoder.channels)  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = build_head(config, channels, outputs)
+        heads = [build_head(config, channels, outputs) for _ in range(members)]
+        head = heads[0] if members == 1 else Committee(heads)
         for module in head.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

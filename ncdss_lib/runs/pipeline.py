@@ -31,7 +31,7 @@ from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training, load_recipe
 from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.method.context import Context
-from ncdss_lib.method import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation
+from ncdss_lib.method import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation, regions
 from ncdss_lib.system.errors import InputError, RunError, did_you_mean
 from ncdss_lib.system.folders import (
     cache_root,
@@ -68,7 +68,10 @@ STAGES: dict[str, Stage] = {
     "evaluation": Stage(evaluation.compute, ("base_training", "clustering", "basic_framework", "entropy_ranking", "eums")),
 }
 #: Made only when the recipe asks for it.
-OPTIONAL: dict[str, Stage] = {"ablation": Stage(ablation.compute, tuple(name for name in STAGES if name != "base_training"))}
+OPTIONAL: dict[str, Stage] = {
+    "regions": Stage(regions.compute, ("basic_framework", "eums", "evaluation")),
+    "ablation": Stage(ablation.compute, tuple(name for name in STAGES if name != "base_training")),
+}
 _ALL = STAGES | OPTIONAL
 _NEUTRAL = {"workers"}  # fields of recipe.data that say how fast, not what
 
@@ -86,7 +89,7 @@ class Run(Context):
 
     def stages(self) -> list[str]:
         """The stages that this run's recipe asks for, in order."""
-        return [*STAGES, *(name for name in OPTIONAL if getattr(self.recipe, name).enabled)]
+        return [*STAGES, *(name for name in OPTIONAL if getattr(self.recipe, name).wanted)]
 
     def key(self, stage: str) -> str:
         """The fingerprint of everything that a stage is made from: the data, its section of the recipe, the stages before it."""
@@ -200,6 +203,8 @@ class Run(Context):
             "models": scores["models"],
             "pseudo_labels": scores["pseudo_labels"],
         }
+        if "regions" in stages:
+            report["models"]["regions"] = self.numbers("regions")["model"]
         if "ablation" in stages:
             report["ablation"] = self.numbers("ablation")
         path = self.folder / "report.json"

@@ -241,7 +241,6 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, tuple[str, ...]]] = {
     "background": (lambda r: (r / "classes.txt").write_text("Background\nb"), "open", "classes.txt", ("line 1", "id 0", "Remove")),
     "class twice": (lambda r: (r / "novel_classes.txt").write_text("cup\nfork"), "open", "", ("class 'cup'", "more than once", "one line")),
     "too many classes": (many_classes, "open", "", ("has 255 classes", "at most 254", "8 bits")),
-    "no novel classes": (drop_names, "open", "", ("how many novel classes", "--set data.num_novel=N", "novel_classes.txt, one a line")),
     "no images": (lambda r: shutil.rmtree(r / "images"), "open", "images", ("No such file", "classes.txt, images/", "add the folder")),
     "no masks": (lambda r: shutil.rmtree(r / "masks"), "open", "masks", ("No such file", "add the folder")),
     "no unlabelled": (lambda r: shutil.rmtree(r / "unlabelled"), "open", "unlabelled", ("No such file", "add the folder")),
@@ -285,6 +284,15 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str, tuple[str, ...]]] = {
     "turned photo": (lambda r: turn(r / "unlabelled/dark.jpg"), "verify", "unlabelled/dark.jpg", ("EXIF orientation 6", "upright")),
     "text for a photo": (lambda r: (r / "images/nothing.png").write_text("?"), "verify", "images/nothing.png", ("not an image",)),
 }  # fmt: skip
+
+
+def test_where_nobody_knows_how_many_novel_classes_there_are_they_are_one_name(root: Path) -> None:
+    assert OwnImages(root).knows_num_novel
+    drop_names(root)
+    data = OwnImages(root)
+    assert not data.knows_num_novel
+    assert data.classes[data.folds[0][0] - 1 :] == ("novel",)
+    assert OwnImages(root, num_novel=2).knows_num_novel
 
 
 def refusal(root: Path, num_novel: int | None = None) -> tuple[str, str]:

@@ -60,8 +60,8 @@ def removed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, dict[s
     rng = np.random.default_rng(0)
     logits = {i: F.interpolate(torch.from_numpy(rng.normal(scale=6, size=(1, 16, 8, 8))), (64, 64), mode="bilinear") for i in ids}
 
-    def predict(run, model, ids, size, what):
-        assert size == 64
+    def predict(run, model, ids, size, what, behind):
+        assert (size, behind.gate) == (64, "none")
         for i in ids:
             yield [i], logits[i]
 
@@ -115,7 +115,7 @@ def test_images_are_kept_by_their_area_at_original_size(tmp_path):
         maps[image_id] = published.base_removal(np.zeros((16, 64, 64)), values)[1]
     run = opened(tmp_path / "voc", tmp_path / "run", "paper", "clustering.min_area_pixels=1500")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clustering, "predict", lambda run, model, ids, size, what: (([i], torch.zeros(1, 16, size, size)) for i in ids))
+        patch.setattr(clustering, "predict", lambda run, model, ids, size, what, behind: (([i], torch.zeros(1, 16, size, size)) for i in ids))
         patch.setattr(clustering, "load_model", lambda run, name: None)
         images = clustering._novel_maps(run, tmp_path)
     assert images.index[images["status"] == "used"].tolist() == published.used(maps)
