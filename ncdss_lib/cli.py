@@ -422,13 +422,18 @@ def _add_report(verbs: Any, debug: _Parser) -> None:
     report.add_argument("paths", metavar="DIR", nargs="+", help=text)
     text = "of the headline: published, hungarian, majority, argmax_iou, held_out, "
     report.option("--protocol", text + "original_size, best_epoch", "published")
+    text = "also write the numbers of these runs into one file, which `report` and the book read"
+    report.option("--export", text, metavar="FILE")
 
 
 def _report(options: argparse.Namespace) -> None:
     """Tables from report.json files, in Markdown."""
-    from ncdss_lib.runs.report import report_tables
+    from ncdss_lib.runs.report import export, report_tables
 
     print(report_tables(options.paths, options.protocol))
+    if options.export:
+        count = export(options.paths, Path(options.export))
+        print(f"\nWritten: {options.export} (runs: {count})")
 
 
 # --- cache --------------------------------------------------------------------------------------

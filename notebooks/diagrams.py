@@ -410,8 +410,6 @@ def confusion(run: Run, counts: np.ndarray, rule: str = "published") -> Drawing:
     figure = blank(0.2 * len(shares) + 1.3)
     axis = figure.subplots()
     _heat(axis, shares, run.labels.names, columns, ".2f", vmax=1)
-    for text in axis.texts:
-        text.set_fontsize(6)
     axis.axvline(run.labels.num_base + 0.5, color=BAD, linewidth=1)
     axis.axhline(run.labels.num_base + 0.5, color=BAD, linewidth=1)
     axis.set_xlabel("prediction", fontsize=9)

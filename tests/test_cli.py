@@ -40,7 +40,7 @@ OPTIONS = {
         "--clusters": "expected", "--out": "JSON", "--set": "repeatable", "--device": "auto",
     },
     "predict": {"--checkpoint": ".safetensors", "--images": "a folder of pictures", "--out": "new folder", "--dataset": "class names"},
-    "report": {"--debug": "traceback", "--protocol": "published"},
+    "report": {"--debug": "traceback", "--protocol": "published", "--export": "into one file"},
     "cache": {"--debug": "traceback", "--clear": "KEY"},
 }  # fmt: skip
 

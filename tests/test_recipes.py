@@ -225,3 +225,10 @@ def test_recipes_are_frozen():
         recipe.eums.lr = 1.0
     with pytest.raises(ValidationError, match="frozen"):
         recipe.eums = None  # type: ignore[assignment]
+
+
+def test_the_ablation_is_made_by_default_on_toyscenes_alone():
+    assert load_recipe("laptop", dataset="toyscenes").ablation.enabled
+    assert not load_recipe("laptop", ["ablation.enabled=false"], "toyscenes").ablation.enabled
+    for recipe, dataset in (("laptop", "pascal5i"), ("laptop", None), ("paper", "toyscenes")):
+        assert not load_recipe(recipe, dataset=dataset).ablation.enabled

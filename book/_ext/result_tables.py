@@ -9,11 +9,11 @@ that exist when the book is built.
     The caption.
     ```
 
-KIND is one of ``TABLES``, ``runs`` (which there are) or ``caution`` (what they may be compared
-with). Where nothing was run the table says so, beside the paper's numbers where there are any.
-Files are looked for in ``$NCDSS_RUNS``, or in the configuration value ``result_runs``, relative to
-the book's root. A page is read again when one of its files changes, comes or goes; a file that
-cannot be read is a warning.
+KIND is one of ``TABLES`` or of ``SENTENCES``. Where nothing was run the table says so, beside the
+paper's numbers where there are any. Files are looked for in ``$NCDSS_RUNS``, or in the
+configuration value ``result_runs``, relative to the book's root; with ``:file:`` it is one file of
+``ncdss report --export``, relative to ``book/``, which comes with the book. A page is read again
+when one of its files changes, comes or goes; a file that cannot be read is a warning.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from ncdss_lib.system.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+BOOK = Path(__file__).resolve().parents[1]
 NOT_RUN = "not run"
 
 
@@ -56,7 +57,6 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "pseudo-labels": report.pseudo_label_table,
     "ablation": report.ablation_table,
 }
-KINDS = (*TABLES, "runs", "caution")
 
 
 def report_files(runs: Path, dataset: str) -> list[Path]:
@@ -100,17 +100,67 @@ def runs_sentence(found: pd.DataFrame) -> str:
     return f"{len(runs)} run{'s' * (len(runs) > 1)}: {which}."
 
 
+def headline(found: pd.DataFrame) -> str:
+    """What each step gained, on average and in how many runs."""
+    chosen = found[(found["protocol"] == "published") & found["novel_miou"].notna()]
+    table = 100 * chosen.pivot_table(index=["fold", "seed"], columns="model", values="novel_miou")
+    if not set(report.NAMES) <= set(table):
+        return runs_sentence(found)
+    basic, over, eums = (table[model] for model in report.NAMES)
+    runs = "the one run" if len(table) == 1 else f"all {len(table)} runs"
+    higher = [f"in {int((eums > other).sum())} of {len(table)}" for other in (basic, over)]
+    return (
+        f"Over {runs} the novel mIoU is **{basic.mean():.1f} %** for the basic framework, "
+        f"**{over.mean():.1f} %** with over-clustering, and **{eums.mean():.1f} %** for EUMS. "
+        f"EUMS is above the basic framework {higher[0]} runs, above over-clustering {higher[1]}."
+    )
+
+
+def steps(found: pd.DataFrame) -> str:
+    """What each row of the ablation adds to the one that it extends, beside the paper's mean."""
+    chosen = found[(found["protocol"] == "published") & found["novel_miou"].notna()]
+    table = 100 * chosen.pivot_table(index=["fold", "seed"], columns="model", values="novel_miou")
+    published = {name: values[-1] for name, values in report.PAPER["pascal5i"].items()}
+    parts = []
+    for after, before, what in STEPS:
+        if {after, before} <= set(table):
+            gain = table[after] - table[before]
+            paper = published[after] - published[before]
+            parts.append(
+                f"{what} {gain.mean():+.1f} points, up in {int((gain > 0).sum())} of {len(gain)} "
+                f"(the paper: {paper:+.1f})"
+            )
+    return f"Step by step: {'; '.join(parts)}."
+
+
+#: A row of the ablation, the row that it extends, and what was added.
+STEPS = (
+    ("basic_oc", "basic", "over-clustering"),
+    ("er", "basic_oc", "training on the clean images alone"),
+    ("er_dr", "er", "dynamic reassignment"),
+    ("er_st", "er", "self-training"),
+    ("eums", "er_st", "reassignment on top of self-training"),
+)
+SENTENCES: dict[str, Callable[[pd.DataFrame], str]] = {
+    "runs": runs_sentence,
+    "caution": report.caution,
+    "headline": headline,
+    "steps": steps,
+}
+KINDS = (*TABLES, *SENTENCES)
+
+
 def markdown(kind: str, dataset: str, recipe: str, found: pd.DataFrame) -> str:
-    """A table, or for ``runs`` and ``caution`` a sentence.
+    """A table, or a sentence.
 
     Args:
         found: rows of :func:`ncdss_lib.runs.report.read_reports` with this data set and recipe;
             empty where nothing was run.
     """
-    if kind in ("runs", "caution"):
+    if kind in SENTENCES:
         if found.empty:
             return f"{dataset} with the {recipe} recipe: {NOT_RUN}."
-        return report.as_text(runs_sentence(found) if kind == "runs" else report.caution(found))
+        return report.as_text(SENTENCES[kind](found))
     if found.empty:
         table = paper_only(kind, dataset)
         if table is None:
@@ -123,37 +173,38 @@ def markdown(kind: str, dataset: str, recipe: str, found: pd.DataFrame) -> str:
     return text.replace(NOT_RUN, NOT_RUN.replace(" ", "\u00a0"))
 
 
-class ResultTable(SphinxDirective):
-    """The directive."""
+class ResultDirective(SphinxDirective):
+    """What tables and figures of results have in common: where their numbers come from."""
 
     required_arguments = 1
     has_content = True
     option_spec: ClassVar[dict[str, Any]] = {
         "dataset": directives.unchanged_required,
         "recipe": directives.unchanged_required,
+        "file": directives.unchanged_required,
         "name": directives.unchanged_required,
     }
 
-    def run(self) -> list[nodes.Node]:
-        kind, dataset = self.arguments[0], self.options.get("dataset", "toyscenes")
-        recipe = self.options.get("recipe", "laptop")
-        if kind not in KINDS:
-            raise self.error(f"unknown result-table {kind!r}: known are {', '.join(KINDS)}.")
-        found = self._read(dataset)
-        text = markdown(
-            kind, dataset, recipe, found[found["recipe"] == recipe] if len(found) else found
-        )
-        if kind not in TABLES:
-            return self.parse_text_to_nodes(text)
-        name = f":name: {self.options['name']}\n" if "name" in self.options else ""
-        return self.parse_text_to_nodes(
-            f"````{{table}} {' '.join(self.content)}\n{name}\n{text}\n````"
-        )
+    @property
+    def dataset(self) -> str:
+        return str(self.options.get("dataset", "toyscenes"))
 
-    def _read(self, dataset: str) -> pd.DataFrame:
-        """Every readable report; the others are warnings that name the file."""
+    @property
+    def recipe(self) -> str:
+        return str(self.options.get("recipe", "laptop"))
+
+    def what(self) -> str:
+        return f"{self.dataset} with the {self.recipe} recipe"
+
+    def found(self) -> pd.DataFrame:
+        """Every readable report that is asked for; the others are warnings that name the file."""
+        if file := self.options.get("file"):
+            self.env.note_dependency(str(BOOK / file))
+            paths = [path] if (path := BOOK / file).is_file() else []
+        else:
+            paths = report_files(runs_folder(self.env.app), self.dataset)
         parts = [pd.DataFrame()]
-        for path in report_files(runs_folder(self.env.app), dataset):
+        for path in paths:
             try:
                 parts.append(report.read_reports([path]))
                 self.env.note_dependency(str(path))
@@ -164,7 +215,24 @@ class ResultTable(SphinxDirective):
                     location=self.get_location(),
                     type="result_tables",
                 )
-        return pd.concat(parts, ignore_index=True)
+        found = pd.concat(parts, ignore_index=True)
+        return found[found["recipe"] == self.recipe] if len(found) else found
+
+
+class ResultTable(ResultDirective):
+    """The directive."""
+
+    def run(self) -> list[nodes.Node]:
+        kind = self.arguments[0]
+        if kind not in KINDS:
+            raise self.error(f"unknown result-table {kind!r}: known are {', '.join(KINDS)}.")
+        text = markdown(kind, self.dataset, self.recipe, self.found())
+        if kind not in TABLES:
+            return self.parse_text_to_nodes(text)
+        name = f":name: {self.options['name']}\n" if "name" in self.options else ""
+        return self.parse_text_to_nodes(
+            f"````{{table}} {' '.join(self.content)}\n{name}\n{text}\n````"
+        )
 
 
 def runs_folder(app: Sphinx) -> Path:
@@ -181,7 +249,7 @@ def read_again(
     for name in env.found_docs - added - removed:
         page = Path(env.doc2path(name))
         text = page.read_text(encoding="utf-8") if page.suffix == ".md" else ""
-        if "{result-table}" not in text:
+        if "{result-" not in text:
             continue
         datasets = [
             folder.name for folder in sorted(runs_folder(app).glob("*/")) if folder.name in text

@@ -1,12 +1,52 @@
-// A picture of a notebook is small on a phone: a link on it opens it alone, where it can be enlarged. "Back" returns.
+// Every picture opens large: fitted to the window, at a click as large as it is, with its caption, and the arrow keys lead to the others.
 document.addEventListener("DOMContentLoaded", () => {
-  for (const image of document.querySelectorAll(".bd-article .cell_output figure > img, .bd-article .cell_output > .output img:not(.ncdss-explorer img)")) {
-    if (image.closest("a, .ncdss-explorer")) continue;
-    const link = document.createElement("a");
-    link.href = image.src;
-    link.title = "Open the picture alone";
-    image.replaceWith(link);
-    link.append(image);
+  const where = ".bd-article figure img, .bd-article .cell_output img, .bd-article .output img";
+  const pictures = [...document.querySelectorAll(where)].filter((image) => !image.closest("a:not(.image-reference), .ncdss-explorer, dialog"));
+  const make = (tag, text, name, act) => {
+    const node = document.createElement(tag);
+    node.textContent = text;
+    if (name) node.setAttribute("aria-label", name);
+    if (act) node.addEventListener("click", act);
+    return node;
+  };
+  const captionOf = (image) => {
+    const caption = image.closest("figure")?.querySelector("figcaption")?.cloneNode(true);
+    caption?.querySelectorAll(".headerlink").forEach((link) => link.remove());
+    return caption?.textContent.trim() ?? image.alt;
+  };
+  const open = (start) => {
+    const shown = pictures.filter((image) => image.offsetParent), large = make("img"), frame = make("div"), caption = make("p"), count = make("span");
+    let at = shown.indexOf(start);
+    const draw = () => {
+      [large.src, large.alt, caption.textContent] = [shown[at].src, shown[at].alt, captionOf(shown[at])];
+      count.textContent = `${at + 1} of ${shown.length}`;
+      frame.className = /only-(light|dark)/.test(shown[at].className) ? "themed" : "";
+    };
+    const step = (by) => { at = (at + by + shown.length) % shown.length; draw(); };
+    const dialog = make("dialog"), bar = make("nav");
+    dialog.className = "picture";
+    dialog.setAttribute("aria-label", "picture, enlarged");
+    bar.append(make("button", "‹", "previous picture", () => step(-1)), count, make("button", "›", "next picture", () => step(1)), make("button", "×", "close", () => dialog.close()));
+    frame.tabIndex = 0;
+    frame.append(large);
+    large.addEventListener("click", () => frame.classList.toggle("actual"));
+    frame.addEventListener("click", (event) => { if (event.target === frame) dialog.close(); });
+    dialog.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowLeft") step(-1);
+      if (event.key === "ArrowRight") step(1);
+    });
+    dialog.addEventListener("close", () => { dialog.remove(); start.closest("button").focus(); });
+    dialog.append(bar, frame, caption);
+    document.body.append(dialog);
+    draw();
+    dialog.showModal();
+  };
+  for (const image of pictures) {
+    const button = make("button", "", `Enlarge: ${image.alt}`, () => open(image));
+    button.type = "button";
+    button.className = `enlarge ${[...image.classList].filter((name) => name.startsWith("only-")).join(" ")}`;
+    (image.closest("a") ?? image).replaceWith(button); // Sphinx makes a picture with a width a link to its file
+    button.append(image);
   }
 });
 

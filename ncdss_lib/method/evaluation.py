@@ -176,6 +176,24 @@ def pseudo_label_counts(
     return confusion_matrix(under, cluster, len(labels.names), clusters).numpy()
 
 
+def purity(clusters: Sequence[int], classes: Sequence[int]) -> float | None:
+    """Share of images whose class is that of most images in their cluster.
+
+    The one answer to "how pure are the clusters?": of images, not of pixels.
+
+    Args:
+        clusters, classes: of each image; images of class 0, without a novel object, do not count.
+
+    Returns:
+        0..1, or None where no image has a class.
+    """
+    known = np.asarray(classes) > 0
+    if not known.any():
+        return None
+    pairs = pd.crosstab(np.asarray(clusters)[known], np.asarray(classes)[known])
+    return float(pairs.max(axis=1).sum() / known.sum())
+
+
 @dataclass
 class PseudoLabels:
     """What the pseudo-labels of some images got right.
@@ -184,8 +202,8 @@ class PseudoLabels:
 
     Attributes:
         total: int64 [1 + B + N, K], truth under each cluster, summed over the images.
-        votes: (cluster, most frequent novel class) of each image with novel truth, as 0-based
-            numbers.
+        votes: (cluster, most frequent novel class) of each image with novel truth: 0-based number,
+            contiguous id.
         images: how many there are.
     """
 
@@ -199,7 +217,7 @@ class PseudoLabels:
         self.images += 1
         novel = counts[first_novel:].sum(1)
         if novel.any():
-            self.votes.append((int(counts.sum(0).argmax()), int(novel.argmax())))
+            self.votes.append((int(counts.sum(0).argmax()), first_novel + int(novel.argmax())))
 
     def __add__(self, other: PseudoLabels) -> PseudoLabels:
         return PseudoLabels(
@@ -216,21 +234,18 @@ class PseudoLabels:
 
         Returns:
             ``correct_share``: share of pseudo-novel pixels (255 left out) whose truth is the class
-            of their cluster; background counts as wrong. ``purity``: share of images whose most
-            frequent novel class is that of most images in their cluster. None where there is
-            nothing to count.
+            of their cluster; background counts as wrong. ``purity``: :func:`purity` by the most
+            frequent novel class of each image. None where there is nothing to count.
         """
         if mapping is None:
             mapping = self.majority(first_novel)
         right = int(self.total[mapping, range(len(mapping))].sum())
         everything = int(self.total.sum())
-        table = np.zeros((self.total.shape[1], len(self.total) - first_novel), np.int64)
-        for cluster, label in self.votes:
-            table[cluster, label] += 1
+        clusters, classes = zip(*self.votes, strict=True) if self.votes else ((), ())
         return {
             "images": self.images,
             "correct_share": right / everything if everything else None,
-            "purity": int(table.max(1).sum()) / len(self.votes) if self.votes else None,
+            "purity": purity(clusters, classes),
         }
 
     def majority(self, first_novel: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,20 +11,19 @@ from typing import Any
 import pandas as pd
 
 from ncdss_lib.system.errors import InputError
-from ncdss_lib.system.folders import read_json
+from ncdss_lib.system.folders import read_json, whole_file
 
 #: The models with novel classes, as tables call them.
 NAMES = {"basic": "basic framework", "basic_oc": "+ over-clustering", "eums": "EUMS"}
 TITLES = {"base": "base model", **NAMES}
-#: The paper's first table: OC over-clustering, ER entropy ranking, DR dynamic reassignment,
-#: ST self-training.
+#: The rows of the paper's first table, which switches on one part after another.
 SWITCHES = {
-    "basic": "- - - -",
-    "basic_oc": "OC - - -",
-    "er": "OC ER - -",
-    "er_dr": "OC ER DR -",
-    "er_st": "OC ER - ST",
-    "eums": "OC ER DR ST",
+    "basic": "basic framework",
+    "basic_oc": "over-clustering (OC)",
+    "er": "OC + entropy ranking (ER)",
+    "er_dr": "OC + ER + dynamic reassignment (DR)",
+    "er_st": "OC + ER + self-training (ST)",
+    "eums": "EUMS: OC + ER + DR + ST",
 }
 #: Novel-class mIoU in percent: folds 0 to 3 and their mean, tables 1 and 2 of the paper.
 PAPER: dict[str, dict[str, tuple[float, ...]]] = {
@@ -82,6 +82,12 @@ def find_reports(paths: Iterable[str | Path]) -> list[Path]:
     return sorted(found)
 
 
+def reports_in(path: Path) -> list[dict[str, Any]]:
+    """The reports in a file: that of one run, or those that :func:`export` put together."""
+    contents = read_json(path)
+    return contents["runs"] if "runs" in contents else [contents]
+
+
 def read_reports(paths: Iterable[str | Path]) -> pd.DataFrame:
     """Scores of runs as fractions, with dataset, recipe, fold, seed, model and protocol.
 
@@ -93,7 +99,7 @@ def read_reports(paths: Iterable[str | Path]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for path in find_reports(paths):
         try:
-            rows += _rows(read_json(path), path)
+            rows += [row for report in reports_in(path) for row in _rows(report, path)]
         except (ValueError, KeyError, TypeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise InputError(f"{path} is not a report of this program ({what}).") from None
@@ -247,17 +253,18 @@ def protocol_table(table: pd.DataFrame) -> pd.DataFrame:
 def class_table(paths: Iterable[str | Path], protocol: str = "published") -> pd.DataFrame:
     """IoU of each class in percent, by name, over the runs in which it is base.
 
-    Over the runs in which it is novel it has a row of its own, marked so.
+    Over the runs in which it is novel it has a row of its own, marked so. No rows where the files
+    do not tell: exported ones know classes under the published protocol alone.
     """
     rows: list[dict[str, Any]] = []
-    for path in find_reports(paths):
-        report = read_json(path)
+    for report in (report for path in find_reports(paths) for report in reports_in(path)):
         for model, entry in report["models"].items():
-            scores = {"published": entry, **entry["protocols"]}.get(protocol, {"per_class": {}})
-            for name, iou in scores["per_class"].items():
+            scores = {**entry["protocols"], "published": entry}.get(protocol, {})
+            for name, iou in scores.get("per_class", {}).items():
                 novel = name in report["classes"]["novel"]
                 rows.append({"novel": novel, "name": name, "model": model, "iou": iou})
-    values = pd.DataFrame(rows).sort_values("novel", kind="stable")
+    values = pd.DataFrame(rows, columns=["novel", "name", "model", "iou"])
+    values = values.sort_values("novel", kind="stable")
     table = {}
     for (novel, name), chosen in values.groupby(["novel", "name"], sort=False):
         table[f"{name} (novel)" if novel else name] = {
@@ -283,6 +290,63 @@ def pseudo_label_table(table: pd.DataFrame) -> pd.DataFrame:
         runs = f"in {int(higher.sum())} of {len(higher)} runs"
         rows["clean above unclean"] = {"images a run": "", "right pixels": runs, "purity": ""}
     return _from_rows(rows)
+
+
+# --- summaries to ship --------------------------------------------------------------------------
+
+
+def export(paths: Iterable[str | Path], file: Path) -> int:
+    """Write the summaries of some runs into one file, which is read as their reports are.
+
+    Returns:
+        The number of runs.
+
+    Raises:
+        InputError: no reports, or not of one data set and recipe.
+    """
+    table = read_reports(paths)
+    kinds = table[["dataset", "recipe"]].drop_duplicates().agg(" with ".join, axis=1).tolist()
+    if len(kinds) > 1:
+        raise InputError(
+            f"--export writes runs of one data set and recipe, not of {', '.join(kinds)}: name the "
+            "folders of one of them."
+        )
+    reports = [report for path in find_reports(paths) for report in reports_in(path)]
+    reports.sort(key=lambda report: (report["fold"], report["seed"]))
+    lines = ",\n".join(json.dumps(summary(report), allow_nan=False) for report in reports)
+    with whole_file(file) as draft:  # a line a run, so that a changed run is a changed line
+        draft.write_text(f'{{"schema": 1, "runs": [\n{lines}\n]}}\n')
+    return len(reports)
+
+
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a report without its configuration, versions, files and matchings.
+
+    A few kB, with the keys of a report.
+    """
+    kept = ("schema", "dataset", "fold", "seed", "recipe", "classes", "images", "saliency", "masks")
+    short = {key: report[key] for key in kept if key in report}
+    for part in ("models", "ablation"):
+        if part in report:
+            short[part] = {name: _short_scores(entry) for name, entry in report[part].items()}
+    return _rounded({**short, "pseudo_labels": report["pseudo_labels"]})
+
+
+def _short_scores(entry: dict[str, Any]) -> dict[str, Any]:
+    """One model: all its means, each class under the headline, and the means of each protocol."""
+    headline = {key: entry[key] for key in ("clusters", *SCORES, "per_class") if key in entry}
+    protocols = {
+        name: {score: scores[score] for score in SCORES}
+        for name, scores in entry["protocols"].items()
+    }
+    return {**headline, "protocols": protocols}
+
+
+def _rounded(value: Any) -> Any:
+    """The same with four digits: a hundredth of a point, and one digit more than is printed."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
 
 
 # --- everything about some runs -------------------------------------------------------------------

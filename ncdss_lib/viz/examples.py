@@ -1,4 +1,4 @@
-"""Which images to show: examples of each class, spread over a list, and the best and the worst."""
+"""Which images to show, by one rule: :func:`by_rule`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,193 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.data.masks import resize_labels
+from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.method.cluster_matching import match_clusters
-from ncdss_lib.method.clustering import used_images
 from ncdss_lib.method.inference import load_model, predict
-from ncdss_lib.viz.results import to_classes
+from ncdss_lib.viz import results
 
 if TYPE_CHECKING:
     from ncdss_lib.runs.pipeline import Run
+
+WORKS, FAILS = 0.75, 0.4  # quality from which, and below which, an example is called so
+CANDIDATES = 120  # images whose masks are read at most
+
+
+# --- the rule -------------------------------------------------------------------------------------
+
+
+def by_rule(quality: pd.Series, count: int, mixed: Sequence[str] = ()) -> list[str]:
+    """Examples in the order in which a reader should meet them.
+
+    First about half where the method works, those in ``mixed`` before the others; then the typical,
+    nearest to the median; last the failures, at most a quarter.
+
+    Args:
+        quality: by image id, 0..1; NaN where nobody knows: then the images are spread over the
+            list.
+        mixed: ids of images with an object of a base class beside a novel one, best first.
+    """
+    known = quality.dropna().sort_values(ascending=False, kind="stable")
+    if known.empty:
+        return spread(quality.index.tolist(), count)
+    kind = kinds(known)
+    works = known.index[kind == "works"].tolist()
+    works = [*(i for i in mixed if i in works), *(i for i in works if i not in mixed)]
+    distance = (known - known.median()).abs()
+    typical = distance[kind == "typical"].sort_values(kind="stable").index.tolist()
+    fails = known.index[kind == "fails"].tolist()[::-1]
+
+    # as many of each as there are; then whatever is left
+    last = fails[: count // 4]
+    first = works[: max(1, (count + 1) // 2)]
+    middle = typical[: count - len(first) - len(last)]
+    left = [i for i in (*works, *typical, *fails) if i not in {*first, *middle, *last}]
+    more = left[: count - len(first) - len(middle) - len(last)]
+    order = {"works": 0, "typical": 1, "fails": 2}
+    return sorted([*first, *middle, *more, *last][:count], key=lambda i: order[kind[i]])
+
+
+def kinds(quality: pd.Series) -> pd.Series:
+    """``works``, ``typical`` or ``fails`` of each image; an empty text where nobody knows.
+
+    Where the method does well on most images, only what is better than the median is said to work.
+    """
+    works = quality >= max(WORKS, quality.median())
+    named = np.select([quality.isna(), works, quality < FAILS], ["", "works", "fails"], "typical")
+    return pd.Series(named, quality.index)
+
+
+# --- how well the method does on an image ---------------------------------------------------------
+
+
+def saliency_quality(run: Run, ids: Iterable[str]) -> pd.Series:
+    """IoU of the salient pixels and of all objects, by id."""
+    found = {}
+    for i in ids:
+        truth, salient = run.truth(i), run.data.saliency(i)
+        known = truth != IGNORE
+        objects = known & (truth > 0)
+        salient = known & (False if salient is None else salient)
+        union = (objects | salient).sum()
+        found[i] = (objects & salient).sum() / union if objects.any() else np.nan
+    return pd.Series(found, dtype=float)
+
+
+def pseudo_label_quality(run: Run, clusters: int | None = None) -> pd.Series:
+    """Share of right pixels in the pseudo-novel region, by id, of all images that have one.
+
+    Args:
+        clusters: K; None is that of ``basic``.
+    """
+    table = results.pseudo_label_table(run, clusters or run.clusters["basic"])
+    return (table["right"] / table["pixels"]).where(table["pixels"] > 0)
+
+
+def mixed_images(run: Run, ids: Iterable[str], least: float = 0.02) -> dict[str, float]:
+    """Images with a base object beside a novel one -> the smaller of their shares of the image.
+
+    Args:
+        least: of the image that each must cover.
+    """
+    presence = run.data.presence()
+    base_ids = set(run.labels.base_ids)
+    shares = {}
+    for i in ids:
+        if not base_ids.intersection(presence[i]):
+            continue
+        truth = run.truth(i)
+        novel_share = ((truth > run.labels.num_base) & (truth != IGNORE)).mean()
+        base_share = ((truth > 0) & (truth <= run.labels.num_base)).mean()
+        if min(novel_share, base_share) >= least:
+            shares[i] = float(min(novel_share, base_share))
+    return shares
+
+
+def recognised_images(run: Run, ids: Iterable[str], least: float = 0.02) -> dict[str, float]:
+    """Images in which base-class removal does its work: a salient base object is recognised.
+
+    Returns:
+        id -> the smaller of its share of the image and that of the novel mask.
+    """
+    folder = run.folder / "clustering"
+    shares = {}
+    for i in ids:
+        truth, salient = run.truth(i), run.data.saliency(i)
+        found = resize_labels(read_labels(folder / "base_pred" / f"{i}.png"), truth.shape)
+        right = (found > 0) & (found == truth) & (False if salient is None else salient)
+        mask = read_labels(folder / "novel_map" / f"{i}.png") > 0
+        if min(right.mean(), mask.mean()) >= least:
+            shares[i] = float(min(right.mean(), mask.mean()))
+    return shares
+
+
+# --- examples of each kind of image ---------------------------------------------------------------
+
+
+def novel(run: Run, count: int = 5, ids: Iterable[str] | None = None) -> list[str]:
+    """Unlabelled training images (or of ``ids``), by the rule; good is where saliency is right.
+
+    Before there are pseudo-labels nothing else is known of an image. Novel classes take turns among
+    those that work.
+    """
+    candidates = _candidates(run, ids)
+    quality = saliency_quality(run, candidates)
+    return by_rule(quality, count, _in_turn(run, mixed_images(run, candidates), quality))
+
+
+def mixed(run: Run, count: int = 5, ids: Iterable[str] | None = None) -> list[str]:
+    """Unlabelled training images (or of ``ids``) with a base object beside a novel one.
+
+    The best saliency first.
+    """
+    shares = mixed_images(run, _candidates(run, ids))
+    quality = saliency_quality(run, shares)
+    return quality.sort_values(ascending=False, kind="stable").index.tolist()[:count]
+
+
+def mixed_first(run: Run, count: int, mixed_count: int, ids: Sequence[str]) -> list[str]:
+    """Some of ``ids``: a number of mixed ones, then others by the rule."""
+    some = [*mixed(run, mixed_count, ids), *novel(run, count, ids)]
+    return list(dict.fromkeys(some))[:count] or list(ids[:count])
+
+
+def used(run: Run, count: int = 5) -> list[str]:
+    """Images with a pseudo-label, by the rule; good is where the pseudo-label is right.
+
+    First come those in which a base object was recognised and taken out.
+    """
+    quality = pseudo_label_quality(run)
+    working = quality.index[quality >= WORKS].tolist()
+    shares = recognised_images(run, spread(working, CANDIDATES))
+    return by_rule(quality, count, _in_turn(run, shares, quality))
+
+
+def base(run: Run, count: int = 5) -> list[str]:
+    """Training images without novel class, spread over the base classes."""
+    step = max(1, len(run.labels.base_ids) // count)
+    return one_per_class(run, run.splits.base, run.labels.base_ids[::step], count)
+
+
+def val(run: Run, count: int = 5) -> list[str]:
+    """Validation images, novel classes in turn; any image where none has a novel class."""
+    chosen = one_per_class(run, run.splits.val, run.labels.novel_ids, count)
+    return chosen or run.splits.val[:count]
+
+
+def _candidates(run: Run, ids: Iterable[str] | None) -> list[str]:
+    return spread(run.splits.novel if ids is None else list(ids), CANDIDATES)
+
+
+def _in_turn(run: Run, shares: dict[str, float], quality: pd.Series) -> list[str]:
+    """The mixed images that work, novel classes in turn, the clearest of each first."""
+    presence = run.data.presence()
+    working = [i for i in shares if quality.get(i, 0) >= WORKS]
+    working.sort(key=shares.__getitem__, reverse=True)
+    queues = [[i for i in working if c in presence[i]] for c in run.labels.novel_ids]
+    return list(dict.fromkeys(i for rank in zip_longest(*queues) for i in rank if i))
 
 
 def spread(items: Sequence[str], limit: int) -> list[str]:
@@ -44,53 +221,6 @@ def one_per_class(run: Run, ids: Iterable[str], class_ids: Sequence[int], count:
     return list(dict.fromkeys(in_turn))[:count]
 
 
-def novel(run: Run, count: int = 5, ids: Iterable[str] | None = None) -> list[str]:
-    """Unlabelled training images (or of ``ids``), novel classes in turn."""
-    return one_per_class(run, run.splits.novel if ids is None else ids, run.labels.novel_ids, count)
-
-
-def mixed(run: Run, count: int = 5, ids: Iterable[str] | None = None) -> list[str]:
-    """Unlabelled training images (or of ``ids``) that hold a base object too.
-
-    Those with much of both come first; at most 60 masks are read.
-    """
-    presence = run.data.presence()
-    base_ids = set(run.labels.base_ids)
-    candidates = run.splits.novel if ids is None else ids
-    shares = {}
-    for i in spread([i for i in candidates if base_ids.intersection(presence[i])], 60):
-        truth = run.truth(i)
-        novel_share = ((truth > run.labels.num_base) & (truth != IGNORE)).mean()
-        base_share = ((truth > 0) & (truth <= run.labels.num_base)).mean()
-        shares[i] = min(novel_share, base_share)
-    return sorted(shares, key=shares.__getitem__, reverse=True)[:count]
-
-
-def mixed_first(run: Run, count: int, mixed_count: int, ids: Sequence[str]) -> list[str]:
-    """Some of ``ids``: a number of mixed ones, then others; any where no class is known."""
-    some = [*mixed(run, mixed_count, ids), *novel(run, count, ids)]
-    return list(dict.fromkeys(some))[:count] or list(ids[:count])
-
-
-def used(run: Run, count: int = 5) -> list[str]:
-    """Images with a pseudo-label: in turn one with a base object as well, and one of any kind."""
-    ids = used_images(run.folder / "clustering")
-    pairs = zip_longest(mixed(run, count, ids), novel(run, count, ids))
-    return list(dict.fromkeys(i for pair in pairs for i in pair if i))[:count]
-
-
-def base(run: Run, count: int = 5) -> list[str]:
-    """Training images without novel class, spread over the base classes."""
-    step = max(1, len(run.labels.base_ids) // count)
-    return one_per_class(run, run.splits.base, run.labels.base_ids[::step], count)
-
-
-def val(run: Run, count: int = 5) -> list[str]:
-    """Validation images, novel classes in turn; any image where none has a novel class."""
-    chosen = one_per_class(run, run.splits.val, run.labels.novel_ids, count)
-    return chosen or run.splits.val[:count]
-
-
 def best_and_worst(
     run: Run, model: str, confusion: np.ndarray, count: int = 3
 ) -> tuple[list[str], list[str]]:
@@ -111,7 +241,7 @@ def best_and_worst(
             truth = resize_labels(run.truth(i), label.shape)
             counted = (truth >= lowest) & (truth != IGNORE)
             if counted.mean() > 0.01:
-                shares[i] = (to_classes(label, mapping, num_base) == truth)[counted].mean()
+                shares[i] = (results.to_classes(label, mapping, num_base) == truth)[counted].mean()
     order = sorted(shares, key=shares.__getitem__, reverse=True)
     best = order[:count]
     return best, [i for i in order[-count:] if i not in best]

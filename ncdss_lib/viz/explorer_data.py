@@ -7,8 +7,8 @@ truth of unlabelled images is read, to look at what a stage did; no stage reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
@@ -27,9 +27,11 @@ from ncdss_lib.method.clustering import (
     used_images,
 )
 from ncdss_lib.method.entropy_ranking import entropy_map
+from ncdss_lib.method.evaluation import purity
 from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.method.metrics import Scores, score
 from ncdss_lib.method.snapshots import read_snapshots
+from ncdss_lib.recipes import EUMS, Clustering, EntropyRanking
 from ncdss_lib.viz import examples, results
 
 if TYPE_CHECKING:
@@ -47,11 +49,13 @@ class Picture:
     Attributes:
         image: uint8 [h, w, 3].
         maps: uint8 [h, w] by name: labels, masks of 0 and 1, or quantised numbers.
+        note: how well the method does on it, in a word, from :func:`examples.kinds`.
     """
 
     id: str
     image: np.ndarray
     maps: dict[str, np.ndarray]
+    note: str = ""
 
 
 def shrunken(run: Run, image_id: str, side: int | None, **maps: np.ndarray) -> Picture:
@@ -68,6 +72,12 @@ def shrunken(run: Run, image_id: str, side: int | None, **maps: np.ndarray) -> P
         for name, values in maps.items()
     }
     return Picture(image_id, small, resized)
+
+
+def _with_kinds(pictures: list[Picture], quality: pd.Series) -> list[Picture]:
+    """The pictures, each with a word on how well the method does on it."""
+    kinds = examples.kinds(quality)
+    return [replace(picture, note=kinds.get(picture.id, "")) for picture in pictures]
 
 
 def share_of(part: float, whole: float) -> float:
@@ -108,7 +118,7 @@ def salient_look() -> Look:
 
 def label_layers(run: Run) -> Layers:
     """Training images: their truth, what base training and fine-tuning see of it, and saliency."""
-    ids = [*examples.novel(run, 4), *examples.mixed(run, 3), *examples.base(run, 3)]
+    ids = [*examples.mixed(run, 3), *examples.base(run, 2), *examples.novel(run, 4)]
     pictures = []
     for i in dict.fromkeys(ids):
         truth = run.truth(i)
@@ -137,19 +147,30 @@ def label_layers(run: Run) -> Layers:
 def pseudo_label_layers(run: Run, count: int = 10) -> Layers:
     """Novel images: their pseudo-labels for both numbers of clusters, and the hidden truth."""
     choices = sorted({run.clusters["basic"], run.clusters["basic_oc"]})
-    used = used_images(run.folder / "clustering")
+    quality = examples.pseudo_label_quality(run, choices[-1])
     pictures = []
-    for i in examples.mixed_first(run, count, count // 2, used):
+    for i in examples.used(run, count):
         maps = {f"pseudo-label, K = {k}": results.pseudo_label(run, k, i) for k in choices}
         maps["the truth (hidden)"] = run.truth(i)
         pictures.append(shrunken(run, i, SIDE, **maps))
     looks = {f"pseudo-label, K = {k}": cluster_look(run.labels, k) for k in choices}
-    return Layers(pictures, {**looks, "the truth (hidden)": class_look(run.labels)})
+    looks["the truth (hidden)"] = class_look(run.labels)
+    return Layers(_with_kinds(pictures, quality), looks)
 
 
 # --- the threshold of base-class removal ----------------------------------------------------------
 
 KINDS = ("novel", "base", "background")
+#: Thresholds to choose from: closer together near 1, where networks are.
+THRESHOLDS = (
+    *(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    *(0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0),
+)
+
+
+def threshold_choices(run: Run) -> list[float]:
+    """The thresholds that are offered, in ascending order, with that of the run."""
+    return sorted({*THRESHOLDS, run.recipe.clustering.base_confidence})
 
 
 @dataclass(frozen=True)
@@ -158,95 +179,194 @@ class Threshold:
 
     Attributes:
         pictures: their maps are :func:`threshold_maps`.
-        counts: int64 [3, 256], salient pixels of all novel images by what they are (:data:`KINDS`)
-            and by the probability of the most probable class where that is a base class (0 where it
-            is background).
+        thresholds: those that are offered.
+        counts: int64 [3, T + 1], salient pixels of all novel images by what they are
+            (:data:`KINDS`) and by how many thresholds are below the probability of the most
+            probable class where that is a base class (0 where it is background).
         novel: pixels of novel classes in all novel images.
-        chosen: the threshold of the run.
+        chosen, published: the threshold of the run, and of the paper.
     """
 
     pictures: list[Picture]
+    thresholds: list[float]
     counts: np.ndarray
     novel: int
     chosen: float
+    published: float
     num_base: int
     look: Look
 
+    def shares(self, threshold: float) -> dict[str, float]:
+        """Over all novel images, by kind: its share of the masks. ``covered``: of novel pixels."""
+        kept = self.counts[:, : self.thresholds.index(threshold) + 1].sum(1)
+        shares = {kind: share_of(n, kept.sum()) for kind, n in zip(KINDS, kept, strict=True)}
+        return {**shares, "covered": share_of(kept[0], self.novel)}
 
-def threshold_maps(run: Run, image_id: str, logits: torch.Tensor) -> dict[str, np.ndarray]:
+
+def threshold_maps(
+    run: Run, image_id: str, logits: torch.Tensor, thresholds: Sequence[float]
+) -> dict[str, np.ndarray]:
     """What the base model says of an image, beside saliency and truth.
 
     Args:
         logits: float32 [1 + B, h, w] of the base model.
+        thresholds: T of them, ascending.
 
     Returns:
-        ``label``, the most probable class, and ``probability`` of it, 255 is certain: uint8 [h, w];
-        ``salient`` and ``truth`` in the size of the image.
+        ``label``, the most probable class, and ``level``, how many thresholds are below its
+        probability: uint8 [h, w]; ``salient`` and ``truth`` in the size of the image.
     """
     probability, label = (x.numpy() for x in logits.softmax(0).max(0))
     return {
         "label": label.astype(np.uint8),
-        "probability": (probability * 255).round().astype(np.uint8),
+        "level": np.searchsorted(np.float32(thresholds), probability).astype(np.uint8),
         "salient": salient_pixels(run, image_id),
         "truth": run.truth(image_id),
     }
 
 
-def threshold_masks(picture: Picture, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def threshold_masks(
+    picture: Picture, thresholds: Sequence[float], threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Confident base classes and the novel mask of a picture with :func:`threshold_maps`.
 
     Returns:
         uint8 [h, w], 0 where no base class is confident, and bool [h, w].
     """
     label = picture.maps["label"]
-    sure = (label > 0) & (picture.maps["probability"] / 255 > threshold)
+    sure = (label > 0) & (picture.maps["level"] > thresholds.index(threshold))
     return np.where(sure, label, 0).astype(np.uint8), (picture.maps["salient"] > 0) & ~sure
 
 
-def threshold_numbers(picture: Picture, threshold: float, num_base: int) -> dict[str, float]:
-    """Shares in a picture with :func:`threshold_maps`.
-
-    Returns:
-        ``base``: of its pixels, those that are confidently base; ``mask``: those in the novel mask;
-        ``novel``: of the mask's pixels that are not ignored, those of a novel class.
-    """
-    base, mask = threshold_masks(picture, threshold)
+def novel_share(picture: Picture, mask: np.ndarray, num_base: int) -> float:
+    """Of the pixels of a mask that are not ignored, those of a novel class."""
     truth = picture.maps["truth"]
     known = mask & (truth != IGNORE)
-    return {
-        "base": share_of((base > 0).sum(), base.size),
-        "mask": share_of(mask.sum(), mask.size),
-        "novel": share_of((known & (truth > num_base)).sum(), known.sum()),
-    }
+    return share_of((known & (truth > num_base)).sum(), known.sum())
 
 
-def threshold_data(run: Run, count: int = 10) -> Threshold:
+def threshold_data(run: Run, count: int = 8) -> Threshold:
     """:class:`Threshold` of a run: the base model looks at all its novel images."""
     num_base = run.labels.num_base
-    with_saliency = [i for i in run.splits.novel if run.data.saliency(i) is not None]
-    shown = examples.mixed_first(run, count, count * 2 // 3, with_saliency)
+    thresholds = threshold_choices(run)
+    quality = examples.pseudo_label_quality(run)
+    shown = examples.used(run, count)
     model = load_model(run, "base")
 
     pictures = {}
-    counts = np.zeros((len(KINDS), 256), np.int64)
+    counts = np.zeros((len(KINDS), len(thresholds) + 1), np.int64)
     novel_pixels = 0
     for batch, all_logits in predict(run, model, run.splits.novel, run.views.size, "base model"):
         for i, logits in zip(batch, all_logits.cpu(), strict=True):
-            maps = threshold_maps(run, i, logits)
+            maps = threshold_maps(run, i, logits, thresholds)
             truth = maps["truth"]
-            bins = np.where(maps["label"] > 0, maps["probability"], 0).astype(np.uint8)
-            bins = resize_labels(bins, truth.shape)
+            levels = np.where(maps["label"] > 0, maps["level"], 0).astype(np.uint8)
+            levels = resize_labels(levels, truth.shape)
             is_novel = (truth > num_base) & (truth != IGNORE)
             is_base = (truth > 0) & (truth <= num_base)
             for row, kind in enumerate((is_novel, is_base, truth == 0)):
-                counts[row] += np.bincount(bins[maps["salient"] & kind], minlength=256)
+                found = levels[maps["salient"] & kind]
+                counts[row] += np.bincount(found, minlength=counts.shape[1])
             novel_pixels += int(is_novel.sum())
             if i in shown:
                 pictures[i] = shrunken(run, i, SIDE, **maps)
 
-    chosen = run.recipe.clustering.base_confidence
+    return Threshold(
+        _with_kinds([pictures[i] for i in shown], quality),
+        thresholds,
+        counts,
+        novel_pixels,
+        run.recipe.clustering.base_confidence,
+        Clustering().base_confidence,
+        num_base,
+        class_look(run.labels),
+    )
+
+
+# --- the whole pipeline of an image ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What every stage made of some unlabelled training images.
+
+    Attributes:
+        pictures: maps as in :class:`Threshold`, ``entropy`` of the over-clustered network (255 is
+            1), and ``prediction`` of EUMS, its clusters made the classes of most of their pixels in
+            the training masks.
+        about: by id: ``cluster`` 1..K, its ``label`` and its ``class`` (contiguous ids) and
+            ``class_name``; ``rank`` 1.. in ascending entropy, and ``split``, clean or unclean.
+        images: that were ranked.
+    """
+
+    pictures: list[Picture]
+    about: dict[str, dict[str, Any]]
+    images: int
+    thresholds: list[float]
+    chosen: float
+    published: float
+    num_base: int
+    look: Look
+    pseudo_look: Look
+
+
+def pipeline_data(run: Run, count: int = 6) -> Pipeline:
+    """:class:`Pipeline` of a run that is finished."""
+    # the images, and what the stages say of them
+    num_base, clusters = run.labels.num_base, run.clusters["eums"]
+    thresholds = threshold_choices(run)
+    quality = examples.pseudo_label_quality(run, clusters)
+    ids = examples.used(run, count)
+    table = results.ranking_table(run)
+    mapping = results.training_classes(run, clusters)
+    base, doubt, final = (
+        results.logits_of(run, name, ids) for name in ("base", "basic_oc", "eums")
+    )
+
+    # their maps
+    pictures = []
+    for i in ids:
+        said = final[i].argmax(0).numpy()
+        maps = {
+            **threshold_maps(run, i, base[i], thresholds),
+            "entropy": (entropy_map(doubt[i][None])[0] * 255).round().numpy(),
+            "prediction": results.to_classes(said, mapping, num_base),
+        }
+        pictures.append(shrunken(run, i, SIDE, **maps))
+
+    # what is known of each
+    ranks = pd.Series(range(1, 1 + len(table)), table.index)
+    about = {}
+    for i in ids:
+        row = table.loc[i]
+        of_cluster = int(row["cluster_class"]) if row["pixels"] else 0
+        about[i] = {
+            "cluster": int(row["cluster"]),
+            "label": num_base + int(row["cluster"]),
+            "class": of_cluster,
+            "class_name": run.labels.names[of_cluster] if of_cluster else None,
+            "rank": int(ranks[i]),
+            "split": str(row["split"]),
+        }
+    return Pipeline(
+        _with_kinds(pictures, quality),
+        about,
+        len(table),
+        thresholds,
+        run.recipe.clustering.base_confidence,
+        Clustering().base_confidence,
+        num_base,
+        _prediction_look(run),
+        cluster_look(run.labels, clusters),
+    )
+
+
+def _prediction_look(run: Run) -> Look:
+    """Classes, and one more: pixels of clusters that no class was given to."""
     look = class_look(run.labels)
-    return Threshold([pictures[i] for i in shown], counts, novel_pixels, chosen, num_base, look)
+    look.names[results.UNMATCHED_LABEL] = "cluster without a class"
+    look.colours[results.UNMATCHED_LABEL] = (20, 20, 20)
+    return look
 
 
 # --- clusters -------------------------------------------------------------------------------------
@@ -261,7 +381,7 @@ class Clusters:
             the novel mask; uint8 [72, 72, 3].
         main_class: the novel class of most pixels under each mask, contiguous id; 0: there is none.
         assign: K -> cluster of each image, int [N] in 1..K.
-        choices: values of K to offer, and ``chosen``, the K of ``basic``.
+        choices: values of K to offer; ``chosen`` and ``over``, the K of ``basic`` and ``basic_oc``.
     """
 
     ids: list[str]
@@ -270,6 +390,7 @@ class Clusters:
     assign: Callable[[int], np.ndarray]
     choices: list[int]
     chosen: int
+    over: int
     look: Look
 
     def for_page(self) -> dict[str, Any]:
@@ -291,10 +412,9 @@ class Clusters:
             "right": int(counts.max()),
         }
 
-    def purity(self, clusters: int) -> float:
-        """Share of images whose novel class is that of most in their cluster, as in report.json."""
-        right = sum(self.members(clusters, k)["right"] for k in range(1, clusters + 1))
-        return share_of(right, (self.main_class > 0).sum())
+    def purity(self, clusters: int) -> float | None:
+        """:func:`ncdss_lib.method.evaluation.purity`, as in report.json."""
+        return purity(self.assign(clusters), self.main_class)
 
 
 def clusters_data(run: Run) -> Clusters:
@@ -331,6 +451,7 @@ def clusters_data(run: Run) -> Clusters:
         assign,
         sorted(k for k in offered if 2 <= k <= len(ids)),
         run.clusters["basic"],
+        run.clusters["basic_oc"],
         class_look(run.labels),
     )
 
@@ -365,13 +486,14 @@ class Ranking:
             pseudo-label.
         pictures: some of them, evenly over the order; maps ``pseudo``, ``entropy`` (255 is 1) and
             ``truth``.
-        per, chosen: how the run ranks, and its clean share.
+        per, chosen, published: how the run ranks, its clean share, and the paper's.
     """
 
     table: pd.DataFrame
     pictures: list[Picture]
     per: Literal["dataset", "cluster"]
     chosen: float
+    published: float
     pseudo_look: Look
     truth_look: Look
 
@@ -402,7 +524,8 @@ def ranking_data(run: Run, count: int = 40, side: int = SMALL_SIDE) -> Ranking:
         }
         pictures.append(shrunken(run, i, side, **maps))
     looks = cluster_look(run.labels, clusters), class_look(run.labels)
-    return Ranking(table, pictures, config.per, config.clean_share, *looks)
+    published = EntropyRanking().clean_share
+    return Ranking(table, pictures, config.per, config.clean_share, published, *looks)
 
 
 # --- student and teacher --------------------------------------------------------------------------
@@ -421,7 +544,7 @@ class Teaching:
             steps, rounded down).
         mapping: int64 [256], the class of each label: clusters have that of most of their pixels in
             the training masks.
-        chosen: the confidence threshold of the run.
+        chosen, published: the confidence threshold of the run, and of the paper.
         steps: into which probabilities are divided.
     """
 
@@ -430,9 +553,27 @@ class Teaching:
     mapping: np.ndarray
     num_base: int
     chosen: float
+    published: float
     pseudo_look: Look
     truth_look: Look
     steps: int = STEPS
+
+    def right_by_epoch(self) -> dict[str, list[float]]:
+        """``student`` and ``teacher``: of the novel pixels of all pictures, those that are right.
+
+        One number an epoch.
+        """
+        truth = np.concatenate([p.maps["truth"].ravel() for p in self.pictures])
+        novel = (truth > self.num_base) & (truth != IGNORE)
+
+        def right(name: str) -> float:
+            said = np.concatenate([p.maps[name].ravel() for p in self.pictures])
+            return share_of((self.mapping[said[novel]] == truth[novel]).sum(), novel.sum())
+
+        return {
+            who: [right(f"{who}_{epoch}") for epoch in self.epochs]
+            for who in ("student", "teacher")
+        }
 
 
 def teaching_data(run: Run, side: int = SMALL_SIDE) -> Teaching:
@@ -456,8 +597,15 @@ def teaching_data(run: Run, side: int = SMALL_SIDE) -> Teaching:
         pictures.append(shrunken(run, i, side, **maps))
 
     looks = cluster_look(run.labels, clusters), class_look(run.labels)
-    confidence = run.recipe.eums.confidence
-    return Teaching(list(watched), pictures, mapping, run.labels.num_base, confidence, *looks)
+    return Teaching(
+        list(watched),
+        pictures,
+        mapping,
+        run.labels.num_base,
+        run.recipe.eums.confidence,
+        EUMS().confidence,
+        *looks,
+    )
 
 
 # --- predictions against truth --------------------------------------------------------------------
@@ -479,7 +627,7 @@ class Predictions:
 
 
 def predictions_data(
-    run: Run, confusions: Mapping[str, np.ndarray], count: int = 12
+    run: Run, confusions: Mapping[str, np.ndarray], count: int = 10
 ) -> Predictions:
     """:class:`Predictions` of some models.
 
@@ -494,7 +642,5 @@ def predictions_data(
             label = logits.argmax(0).numpy()
             maps[i][model] = results.to_classes(label, mapping, run.labels.num_base)
     scores = {model: score(confusion, run.labels) for model, confusion in confusions.items()}
-    look = class_look(run.labels)
-    look.names[results.UNMATCHED_LABEL] = "cluster without a class"
-    look.colours[results.UNMATCHED_LABEL] = (20, 20, 20)
-    return Predictions([shrunken(run, i, SIDE, **maps[i]) for i in ids], scores, look)
+    pictures = [shrunken(run, i, SIDE, **maps[i]) for i in ids]
+    return Predictions(pictures, scores, _prediction_look(run))

@@ -13,7 +13,7 @@ import hashlib
 import html
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from importlib.resources import files
@@ -37,6 +37,10 @@ ncdssExplore(document.currentScript?.closest("figure") ?? document.getElementByI
 </figure>"""
 
 
+#: What to do, what one should see, and the value of each control that does it.
+Try = tuple[str, str, Mapping[str, float | int | str]]
+
+
 @dataclass(frozen=True)
 class Explorer:
     """An explorer of a page.
@@ -47,6 +51,7 @@ class Explorer:
         title: its name.
         text: what it shows and what to try.
         still: the picture where scripts are off, and ``alt``, what is in it.
+        tries: things to try: what to do, what one should see, and the controls that do it.
     """
 
     shown: Any
@@ -54,6 +59,7 @@ class Explorer:
     text: str
     still: Drawing
     alt: str
+    tries: Sequence[Try] = ()
 
     @property
     def kind(self) -> str:
@@ -63,7 +69,7 @@ class Explorer:
     @property
     def data(self) -> dict[str, Any]:
         """What that function takes: numbers, texts, and images as addresses that hold them."""
-        return plain(self.shown)
+        return {**plain(self.shown), "tries": [list(one) for one in self.tries]}
 
     def __repr__(self) -> str:  # a notebook keeps this text beside the HTML
         return f"<explorer of {self.kind}: {self.title}>"
@@ -133,5 +139,5 @@ def _address(image: Image.Image, form: str, **options: Any) -> str:
 
 
 def _still(figure: Drawing) -> str:
-    with Image.open(io.BytesIO(figure.png(dpi=80))) as png:
+    with Image.open(io.BytesIO(figure.png(dpi=100))) as png:
         return _photo(np.array(png.convert("RGB")))

@@ -8,6 +8,7 @@ face of their own, so that they read the same on light and dark pages.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -40,13 +41,14 @@ from ncdss_lib.method.clustering import confident_base
 from ncdss_lib.method.entropy_ranking import entropy_map
 from ncdss_lib.method.mean_teacher import hard_pseudo_labels
 from ncdss_lib.models.cached_features import load_view
-from ncdss_lib.viz import examples, results
+from ncdss_lib.viz import examples, explorer_data, results
 from ncdss_lib.viz.explorer_data import middle_square
 
 if TYPE_CHECKING:
     from ncdss_lib.runs.pipeline import Run
 
-WIDTH = 9.0  # inches
+WIDTH = 6.8  # inches at most: as wide as a page, so that the smallest text is still 10 pixels there
+SMALLEST = 7.0  # points
 SPLIT_COLOURS = {"clean": GOOD, "unclean": BAD}
 ENTROPY_LABEL = "normalised entropy"
 
@@ -54,7 +56,7 @@ ENTROPY_LABEL = "normalised entropy"
 class Drawing(Figure):
     """A figure that notebooks show without pyplot: it is shown once and nothing is kept open."""
 
-    def png(self, dpi: float = 110) -> bytes:
+    def png(self, dpi: float = 150) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=dpi)
         return buffer.getvalue()
@@ -64,8 +66,8 @@ class Drawing(Figure):
 
 
 def blank(height: float, width: float = WIDTH) -> Drawing:
-    """An empty figure in inches."""
-    return Drawing(figsize=(width, height), layout="constrained", facecolor="white")
+    """An empty figure in inches, no wider than :data:`WIDTH`."""
+    return Drawing(figsize=(min(width, WIDTH), height), layout="constrained", facecolor="white")
 
 
 # --- grids of images ------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ class Panel:
     def draw(self, axis: Axes) -> Any:
         """Draw on an axis; returns matplotlib's image."""
         drawn = axis.imshow(self.pixels, cmap=self.cmap, vmin=0, vmax=1, interpolation="nearest")
-        axis.set_xlabel(self.title, fontsize=8, labelpad=2, color=INK)
+        axis.set_xlabel(self.title, fontsize=7.5, labelpad=2, color=INK)
         center: dict[str, Any] = {"ha": "center", "va": "center"}
         middle = axis.transAxes
         axis.text(0.5, 0.5, self.note, fontsize=9, color=NEUTRAL, transform=middle, **center)
@@ -99,7 +101,7 @@ class Panel:
             box = {"boxstyle": "round,pad=0.15", "edgecolor": "white", "linewidth": 0.6}
             box["facecolor"] = to_hex(colour)
             ink = readable_on(colour)
-            axis.text(x, y, text, fontsize=6.5, color=ink, bbox=box, clip_on=True, **center)
+            axis.text(x, y, text, fontsize=SMALLEST, color=ink, bbox=box, clip_on=True, **center)
         if self.edge:
             axis.spines[:].set(visible=True, color=self.edge, linewidth=3)
         return drawn
@@ -126,8 +128,10 @@ def grid(
     count = max(len(row) for row in rows)
     aspect = np.median([panel.pixels.shape[0] / panel.pixels.shape[1] for panel in panels])
     cell = (width - 0.1 - 0.3 * bool(row_titles) - 0.9 * bool(colourbar)) / count
-    title = 0.22 if any(panel.title for panel in panels) else 0.04
-    height = len(rows) * (cell * aspect + title) + 0.3 * bool(columns) + 0.45 * bool(legend)
+    title = 0.2 if any(panel.title for panel in panels) else 0.04
+    columns = [textwrap.fill(text, max(9, int(17 * cell))) for text in columns]
+    top = 0.15 + 0.13 * max((text.count("\n") for text in columns), default=0)
+    height = len(rows) * (cell * aspect + title) + top * bool(columns) + 0.4 * bool(legend)
     figure = blank(height + 0.1, width)
     axes = figure.subplots(len(rows), count, squeeze=False)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr,call-arg]
@@ -143,9 +147,9 @@ def grid(
                 drawn = panel.draw(axis)
                 maps += [drawn] if panel.cmap else []
     for axis, text in zip(axes[0], columns, strict=False):
-        axis.set_title(text, fontsize=9.5, color=INK)
+        axis.set_title(text, fontsize=8, color=INK, pad=3)
     for axis, text in zip(axes[:, 0], row_titles, strict=False):
-        axis.set_ylabel(text, fontsize=9, color=INK)
+        axis.set_ylabel(text, fontsize=8, color=INK)
 
     # what is beside and below
     if legend:
@@ -153,7 +157,7 @@ def grid(
             Patch(facecolor=to_hex(colour), edgecolor=INK, linewidth=0.4, label=name)
             for name, colour in legend
         ]
-        across = min(8, len(handles))
+        across = min(6, len(handles))
         figure.legend(
             handles=handles, loc="outside lower center", ncols=across, fontsize=8, frameon=False
         )
@@ -188,7 +192,7 @@ def overlay(
             continue
         # the name stands on the region's pixel nearest to its middle, but not across the border
         nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-        x = float(np.clip(columns[nearest], 0.16 * width, 0.84 * width))
+        x = float(np.clip(columns[nearest], 0.24 * width, 0.76 * width))
         y = float(np.clip(rows[nearest], 0.06 * height, 0.94 * height))
         marks.append((x, y, look.names[int(label)], look.colours[label]))
     return Panel(paint(image, labels, look), title, marks, edge=edge)
@@ -211,6 +215,35 @@ def thumbnail(panel: Panel) -> Panel:
 
 def _saliency_title(run: Run) -> str:
     return "saliency (simulated)" if "simulated" in run.data.saliency_note else "saliency"
+
+
+def _row_titles(quality: pd.Series, ids: Sequence[str]) -> list[str]:
+    """How well the method does on each image, in a word and a number."""
+    kinds = examples.kinds(quality)
+    return [f"{kinds[i]}\n{quality[i]:.0%} right" if kinds.get(i) else "" for i in ids]
+
+
+# --- the whole pipeline ---------------------------------------------------------------------------
+
+
+def pipeline_steps(data: explorer_data.Pipeline) -> Drawing:
+    """The six frames of the first image: from the image to the prediction of EUMS."""
+    picture = data.pictures[0]
+    base, mask = explorer_data.threshold_masks(picture, data.thresholds, data.chosen)
+    label = np.where(base > 0, base, mask * data.about[picture.id]["label"])
+    image = picture.image
+    panels = [
+        Panel(image),
+        binary(image, picture.maps["salient"] > 0),
+        overlay(image, base, data.look),
+        binary(image, mask),
+        overlay(image, label.astype(np.uint8), data.pseudo_look),
+        overlay(image, picture.maps["prediction"], data.look),
+    ]
+    titles = ["image", "salient", "recognised", "novel mask", "pseudo-label", "prediction"]
+    for panel, title in zip(panels, titles, strict=True):
+        panel.title = title
+    return grid([panels[:3], panels[3:]])
 
 
 # --- 01 data --------------------------------------------------------------------------------------
@@ -237,9 +270,9 @@ def what_is_told(run: Run) -> Drawing:
     leaked = set(run.splits.base_train) & set(run.splits.novel)
     unseen = [i for i in run.splits.novel if i not in leaked]
     kinds = {
-        "novel image": examples.novel(run, 2, unseen),
         "novel image\nwith a base object": examples.mixed(run, 1, sorted(leaked)),
         "base image": examples.base(run, 1),
+        "novel image": examples.novel(run, 1, unseen),
     }
 
     # what is known of them, and what each training sees
@@ -307,7 +340,8 @@ def pseudo_label_steps(run: Run, ids: Sequence[str], clusters: int) -> Drawing:
             ]
         )
     steps = ["confidently base", "novel mask M", "pseudo-label", "truth (hidden)"]
-    return grid(rows, ["image", _saliency_title(run), *steps])
+    titles = _row_titles(examples.pseudo_label_quality(run, clusters), ids)
+    return grid(rows, ["image", _saliency_title(run), *steps], titles)
 
 
 def threshold_strip(
@@ -331,13 +365,13 @@ def threshold_strip(
 def cluster_gallery(run: Run, clusters: int, per_cluster: int = 7) -> Drawing:
     """Some members of each cluster; framed in vermilion where the class is not the cluster's.
 
-    At the left its number and purity. Where nobody knows the truth (images of one's own), the
-    number of members instead, and no frames.
+    At the left its number, the class of most of its images, and how many are of it. Where nobody
+    knows the truth (images of one's own), the number of members instead, and no frames.
     """
     table = results.pseudo_label_table(run, clusters)
     look = cluster_look(run.labels, clusters)
     is_known = bool(table["pixels"].any())
-    is_wrong = is_known & (table["main_class"] != table["cluster_class"])
+    is_wrong = is_known & (table["main_class"] != table["most_images"])
     rows, titles = [], []
     for k in range(1, clusters + 1):
         members = table[table["cluster"] == k]
@@ -351,7 +385,7 @@ def cluster_gallery(run: Run, clusters: int, per_cluster: int = 7) -> Drawing:
         if members.empty:
             titles.append(f"{k}: empty")
         elif is_known:
-            name = run.labels.names[members["cluster_class"].iloc[0]]
+            name = run.labels.names[members["most_images"].iloc[0]]
             right = (~is_wrong[members.index]).mean()
             titles.append(f"{k}: {name}\n{right:.0%} of {len(members)}")
         else:
@@ -408,7 +442,7 @@ def entropy_rows(run: Run, ids: Sequence[str], model: str = "basic_oc") -> Drawi
         titles.append(f"{table.loc[i, 'split']}\ns = {table.loc[i, 'entropy']:.2f}")
         regions.append((pseudo > run.labels.num_base) & (pseudo != IGNORE))
     columns = ["image", "pseudo-label", "entropy map", "truth (hidden)"]
-    figure = grid(rows, columns, titles, colourbar=ENTROPY_LABEL, width=8)
+    figure = grid(rows, columns, titles, colourbar=ENTROPY_LABEL)
     for axis, region in zip(figure.axes[2::4], regions, strict=False):
         axis.contour(region, levels=[0.5], colors="white", linewidths=1.2)
     return figure

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ncdss_lib.data.label_space import IGNORE
+from ncdss_lib.method import evaluation
 from ncdss_lib.method.cluster_matching import UNMATCHED
 from ncdss_lib.method.clustering import images_table, read_pseudo_label, used_images
 from ncdss_lib.method.entropy_ranking import read_ranking, split_clean
@@ -92,7 +93,8 @@ def pseudo_label_table(run: Run, clusters: int) -> pd.DataFrame:
 
     Columns: ``cluster`` 1..K; ``cluster_class``, the novel class of most novel pixels in that
     cluster, contiguous id; ``main_class``, the novel class of most pixels under this image's region
-    (0: none); ``pixels``; ``right``, pixels whose truth is the cluster's class.
+    (0: none); ``pixels``; ``right``, pixels whose truth is the cluster's class; ``most_images``,
+    the ``main_class`` of most images in that cluster (0: none has one), by which purity goes.
     """
     first = 1 + run.labels.num_base
     used = used_images(run.folder / "clustering")
@@ -114,7 +116,15 @@ def pseudo_label_table(run: Run, clusters: int) -> pd.DataFrame:
     frame["main_class"] = np.where(novel_pixels.any(1), novel_pixels.argmax(1) + first, 0)
     frame["pixels"] = counts.sum((1, 2))
     frame["right"] = counts[np.arange(len(used)), frame["cluster_class"], frame["cluster"] - 1]
+    known = frame[frame["main_class"] > 0]
+    most = pd.crosstab(known["cluster"], known["main_class"]).idxmax(axis=1)
+    frame["most_images"] = frame["cluster"].map(most).fillna(0).astype(int)
     return frame
+
+
+def purity(frame: pd.DataFrame) -> float | None:
+    """:func:`ncdss_lib.method.evaluation.purity` of some rows of :func:`pseudo_label_table`."""
+    return evaluation.purity(frame["cluster"].to_numpy(), frame["main_class"].to_numpy())
 
 
 def right_share(frame: pd.DataFrame) -> float:

@@ -30,8 +30,19 @@ from ncdss_lib.method.mean_teacher import hard_pseudo_labels
 from ncdss_lib.runs.pipeline import Run, reopen
 from ncdss_lib.runs.trained_network import open_checkpoint
 from ncdss_lib.viz import examples, explorer_data, figures, results
-from ncdss_lib.viz.explorer_data import SALIENT, SIDE, Layers, Picture, salient_look
-from ncdss_lib.viz.explorer_html import Explorer
+from ncdss_lib.viz.explorer_data import (
+    SALIENT,
+    SIDE,
+    Clusters,
+    Layers,
+    Picture,
+    Predictions,
+    Ranking,
+    Teaching,
+    Threshold,
+    salient_look,
+)
+from ncdss_lib.viz.explorer_html import Explorer, Try
 from ncdss_lib.viz.figures import Drawing, Panel, binary, grid, overlay
 from ncdss_lib.viz.tables import percent
 from toyscenes import CLASSES, FOLDS, render_scene, simulate_saliency
@@ -92,12 +103,30 @@ def explore_labels(run: AnyRun) -> Explorer:
     return Explorer(
         explorer_data.label_layers(run),
         "What is told.",
-        "The line divides the picture: choose what is shown on either side of it, and move it. "
-        "Compare the whole truth with what base training and fine-tuning are told, and with what "
-        "is salient.",
+        "The whole truth of some training images, the part of it that each training is told, and "
+        "what is salient.",
         figures.what_is_told(run),
         "Some training images with their ground truth, what is told of it in training, and their "
         "saliency maps.",
+        (
+            (
+                "Look at image 1, a novel image with a base object.",
+                "Base training is told of the base object; the novel one counts as background. "
+                "Fine-tuning is told nothing.",
+                {"picture": 0, "view": "side"},
+            ),
+            (
+                "Look at image 4, a base image.",
+                "Both trainings are told all of it: nothing in it is novel.",
+                {"picture": 3, "view": "side"},
+            ),
+            (
+                "Lay the salient pixels over the whole truth, and drag the line.",
+                "Saliency knows no classes: it marks old and new objects alike, and its borders "
+                "are rough.",
+                {"view": "line", "left": "the whole truth", "right": "salient pixels"},
+            ),
+        ),
     )
 
 
@@ -173,25 +202,26 @@ def explore_threshold(run: AnyRun) -> ipywidgets.VBox | Explorer:
 
     # for a page
     if not is_live():
+        data = explorer_data.threshold_data(run)
         return Explorer(
-            explorer_data.threshold_data(run),
+            data,
             "The threshold.",
-            "Orange is the novel mask: salient, and not confidently base. Move the threshold and "
-            "watch base objects enter the mask and novel ones leave it. The last three lines count "
-            "over all novel images.",
-            figures.threshold_strip(run, examples.used(run, 3)),
+            "The novel mask is what is salient and not confidently a base class. Move the "
+            "threshold: the curve counts the masks of all novel images.",
+            figures.threshold_strip(run, [p.id for p in data.pictures[:3]]),
             "Three images with their hidden truth and the novel mask for several thresholds.",
+            _threshold_tries(data),
         )
 
     # live
     look = class_look(run.labels)
+    thresholds = explorer_data.threshold_choices(run)
 
     def draw(image_id: str, threshold: float) -> Shown:
         logits = results.logits_of(run, "base", [image_id])[image_id]
-        maps = explorer_data.threshold_maps(run, image_id, logits)
+        maps = explorer_data.threshold_maps(run, image_id, logits, thresholds)
         picture = explorer_data.shrunken(run, image_id, None, **maps)
-        base, mask = explorer_data.threshold_masks(picture, threshold)
-        numbers = explorer_data.threshold_numbers(picture, threshold, run.labels.num_base)
+        base, mask = explorer_data.threshold_masks(picture, thresholds, threshold)
         panels = [
             binary(picture.image, picture.maps["salient"] > 0),
             overlay(picture.image, base, look),
@@ -200,16 +230,55 @@ def explore_threshold(run: AnyRun) -> ipywidgets.VBox | Explorer:
         ]
         drawn = grid([panels], ["salient", "confidently base", "novel mask M", "truth (hidden)"])
         return drawn, {
-            "in the novel mask": percent(numbers["mask"]),
-            "of that, really novel": percent(numbers["novel"]),
+            "in the novel mask": percent(mask.mean()),
+            "of that, really novel": percent(
+                explorer_data.novel_share(picture, mask, run.labels.num_base)
+            ),
         }
 
     ids = [i for i in run.splits.novel if run.data.saliency(i) is not None]
     controls = {
         "image": ipywidgets.Dropdown(options=ids, value=examples.used(run, 1)[0]),
-        "threshold": _slider(run.recipe.clustering.base_confidence, 0, 1),
+        "threshold": ipywidgets.SelectionSlider(
+            options=thresholds,
+            value=run.recipe.clustering.base_confidence,
+            continuous_update=False,
+        ),
     }
     return live(controls, draw)
+
+
+def _threshold_tries(data: Threshold) -> list[Try]:
+    def told(threshold: float) -> str:
+        shares = data.shares(threshold)
+        return (
+            f"{percent(shares['novel'])} of the masks' pixels are really novel, and the masks "
+            f"cover {percent(shares['covered'])} of the novel objects"
+        )
+
+    def place(threshold: float) -> int:
+        return data.thresholds.index(threshold)
+
+    return [
+        (
+            "Set the threshold to 0: everything that looks like a base class goes.",
+            f"At 0, {told(0.0)}. Novel objects that the base model takes for a base class are "
+            "lost.",
+            {"tau": 0},
+        ),
+        (
+            f"Set it to the published {data.published:g}.",
+            f"At {data.published:g}, {told(data.published)}. At this run's {data.chosen:g}: "
+            f"{percent(data.shares(data.chosen)['novel'])} and "
+            f"{percent(data.shares(data.chosen)['covered'])}.",
+            {"tau": place(data.published)},
+        ),
+        (
+            "Set the threshold to 1: nothing is recognised.",
+            f"At 1, {told(1.0)}. The mask is the whole saliency map: base objects are in it.",
+            {"tau": place(1.0)},
+        ),
+    ]
 
 
 def explore_clusters(run: AnyRun) -> ipywidgets.VBox | Explorer:
@@ -222,11 +291,11 @@ def explore_clusters(run: AnyRun) -> ipywidgets.VBox | Explorer:
         return Explorer(
             data,
             "The clusters.",
-            "Pick K and a cluster to see its members, pale outside their novel masks. A solid blue "
-            "frame: of the class of most members; a dashed orange one: of another, or of none. "
-            "Watch purity rise with K.",
+            "The members of a cluster, pale outside their novel masks. A solid blue frame: of the "
+            "class of most members; a dashed orange one: of another class, or of none.",
             figures.cluster_gallery(run, run.clusters["basic"]),
             "Members of each cluster in rows, with the cluster's number, class and purity.",
+            _cluster_tries(data),
         )
 
     # live: the second slider ends at K
@@ -255,19 +324,70 @@ def explore_clusters(run: AnyRun) -> ipywidgets.VBox | Explorer:
     return live({"clusters K": clusters, "cluster": slider}, draw)
 
 
+def _cluster_tries(data: Clusters) -> list[Try]:
+    most = data.choices[-1]
+    sizes = [data.members(data.chosen, k + 1) for k in range(data.chosen)]
+    shares = [own["right"] / own["images"] if own["images"] else 1.0 for own in sizes]
+    worst = shares.index(min(shares))
+    name = data.look.names[sizes[worst]["label"]] if sizes[worst]["label"] else "no novel class"
+    at = {k: percent(data.purity(k)) for k in (data.chosen, data.over, most)}
+    return [
+        (
+            f"Look at cluster {worst + 1} of {data.chosen}, the most mixed one.",
+            f"{percent(shares[worst])} of its images are of the class of most, {name}: k-means "
+            "sees features, not names.",
+            {"K": data.choices.index(data.chosen), "cluster": worst + 1},
+        ),
+        (
+            f"Double the number of clusters, to {data.over}.",
+            f"Purity goes from {at[data.chosen]} to {at[data.over]}: a class may now have two "
+            "clusters.",
+            {"K": data.choices.index(data.over)},
+        ),
+        (
+            f"Go to {most} clusters.",
+            f"Purity is {at[most]}. It would be 100 % with a cluster for each image, so a high "
+            "purity alone says little.",
+            {"K": len(data.choices) - 1},
+        ),
+    ]
+
+
 def explore_pseudo_labels(run: AnyRun) -> ipywidgets.VBox | Explorer:
     """How a pseudo-label came about; live, for any image."""
     run = _opened(run)
 
     # for a page
     if not is_live():
+        data = explorer_data.pseudo_label_layers(run)
+        few, many = list(data.looks)[:1], list(data.looks)[-2:-1]
         return Explorer(
-            explorer_data.pseudo_label_layers(run),
+            data,
             "Pseudo-labels.",
-            "Compare the pseudo-labels for K = N and for over-clustering with the truth. Striped "
-            "regions are clusters.",
-            figures.pseudo_label_steps(run, examples.used(run, 10)[6:], run.clusters["basic"]),
-            "Further novel images from saliency to pseudo-label, with the hidden ground truth.",
+            "The pseudo-labels for K = N and for over-clustering beside the truth. Striped regions "
+            "are clusters. First come images where the label is right, last where it fails.",
+            figures.pseudo_label_steps(
+                run, [p.id for p in data.pictures[:3]], run.clusters["basic"]
+            ),
+            "Novel images from saliency to pseudo-label, with the hidden ground truth.",
+            [
+                (
+                    "Divide one picture by a line, label against truth, and drag it.",
+                    "The region is right where the saliency map is; its border is never exact.",
+                    {"view": "line", "left": many[0], "right": "the truth (hidden)", "picture": 0},
+                ),
+                (
+                    "Go to the last image.",
+                    f"It is the one that this run does worst on among those here: "
+                    f"{data.pictures[-1].note or 'nobody knows its truth'}.",
+                    {"picture": len(data.pictures) - 1, "view": "side"},
+                ),
+                (
+                    "Compare both numbers of clusters.",
+                    "The region is the same: only the number of the cluster changes.",
+                    {"view": "line", "left": few[0], "right": many[0]},
+                ),
+            ],
         )
 
     # live
@@ -299,15 +419,57 @@ def explore_predictions(run: AnyRun, confusions: Mapping[str, np.ndarray]) -> Ex
         confusions: of each model to show, by which its clusters are matched to classes.
     """
     run = _opened(run)
+    data = explorer_data.predictions_data(run, confusions)
     return Explorer(
-        explorer_data.predictions_data(run, confusions),
+        data,
         "Prediction and truth.",
-        "Left of the line a model's prediction, right of it the truth. Choose a class to see which "
-        "of its pixels are right, wrong and missed, with its IoU on the picture and over all "
-        "validation images.",
+        "Choose a class to see which of its pixels are right, wrong and missed, with its IoU on "
+        "the picture and over all validation images.",
         figures.predictions(run, tuple(confusions), examples.val(run, 3), confusions),
         "Validation images, predictions of the models, and ground truth.",
+        _prediction_tries(data, run.labels),
     )
+
+
+def _prediction_tries(data: Predictions, labels: LabelSpace) -> list[Try]:
+    """The class on which the last model is best and worst, and the step from the first model."""
+    first, *_, last = (*data.scores, *data.scores)
+    per_class = data.scores[last].per_class
+    kind, names = "novel", labels.novel_names
+    if not data.scores[last].cluster_to_class:  # the base model knows no novel class
+        kind, names = "base", labels.base_names
+    scored = {name: iou for name in names if (iou := per_class.get(name)) is not None}
+    third: Try = (
+        f"Change the model to {first}.",
+        "Base classes hardly change. What changes is novel.",
+        {"model": first, "class": "all"},
+    )
+    if kind == "base":
+        third = (
+            "Choose background, and look at novel objects.",
+            "Striped orange is what this model calls background and is not: most novel objects "
+            "are, and it was never told otherwise. A novel object without orange was taken for a "
+            "base class.",
+            {"class": 0},
+        )
+    if not scored:  # nobody knows the truth
+        return [third]
+    best, worst = max(scored, key=scored.__getitem__), min(scored, key=scored.__getitem__)
+    return [
+        (
+            f"Choose the class {best}.",
+            f"It has the highest {kind} IoU of {last}, {percent(scored[best])}: blue pixels are "
+            "right, striped orange ones false alarms, yellow ones missed.",
+            {"class": labels.names.index(best), "model": last},
+        ),
+        (
+            f"Choose the class {worst}.",
+            f"It has the lowest, {percent(scored[worst])}. Step through the images: is it missed, "
+            "or taken for another class?",
+            {"class": labels.names.index(worst), "model": last},
+        ),
+        third,
+    ]
 
 
 # --- 05 entropy ranking ---------------------------------------------------------------------------
@@ -321,12 +483,12 @@ def explore_entropy(run: AnyRun) -> ipywidgets.VBox | Explorer:
         return Explorer(
             data,
             "The clean share.",
-            "Images in the order of their entropy, surest first. Move the clean share: blue frames "
-            "are clean, dashed orange ones unclean, and the numbers say how right the "
-            "pseudo-labels of each side are. Choose an image to see its labels and its entropy.",
+            "Images in the order of their entropy, surest first: blue frames are clean, dashed "
+            "orange ones unclean. Move the clean share; choose an image to see its labels.",
             figures.clean_share_view(run, data.table, data.chosen),
             "Clean and unclean images with their pseudo-novel regions, scores and shares of right "
             "pixels.",
+            _ranking_tries(data),
         )
 
     def draw(share: float) -> Shown:
@@ -337,6 +499,31 @@ def explore_entropy(run: AnyRun) -> ipywidgets.VBox | Explorer:
         }
 
     return live({"clean share": _slider(data.chosen, 0.05, 0.95)}, draw)
+
+
+def _ranking_tries(data: Ranking) -> list[Try]:
+    def told(share: float) -> str:
+        found = data.numbers(share)
+        clean, unclean = (percent(found[f"{side}_right"]) for side in ("clean", "unclean"))
+        return f"{clean} of the clean pixels are right and {unclean} of the unclean ones"
+
+    return [
+        (
+            "Set the clean share to 0.10: only the surest images.",
+            f"Then {told(0.1)}. What is left to learn from is little.",
+            {"share": 0.1},
+        ),
+        (
+            f"Set it to the published {data.published:.2f}.",
+            f"Then {told(round(data.published, 2))}. This run's share is {data.chosen:.2f}.",
+            {"share": round(data.published, 2)},
+        ),
+        (
+            "Set it to 0.90: nearly everything is called clean.",
+            f"Then {told(0.9)}.",
+            {"share": 0.9},
+        ),
+    ]
 
 
 # --- 06 EUMS --------------------------------------------------------------------------------------
@@ -365,6 +552,7 @@ def explore_teacher(run: AnyRun) -> ipywidgets.VBox | Explorer | Drawing:
             figures.self_training(run, [p.id for p in data.pictures[:3]]),
             "Unclean images: weak view, strong view, discarded pseudo-label, the teacher's labels "
             "and the hidden truth.",
+            _teaching_tries(data),
         )
 
     # live
@@ -403,6 +591,80 @@ def explore_teacher(run: AnyRun) -> ipywidgets.VBox | Explorer | Drawing:
     return live(controls, draw)
 
 
+def _teaching_tries(data: Teaching) -> list[Try]:
+    """What the curves of these few images show: who is right more often, and when that turns."""
+    right = data.right_by_epoch()
+    last = len(data.epochs) - 1
+    ahead = [e for e in range(last + 1) if right["student"][e] > right["teacher"][e]]
+    who = "student" if ahead else "teacher"
+    turn = ahead[0] if ahead else last
+    when = "at the end" if turn == last else f"before epoch {data.epochs[turn]}"
+    told = {
+        e: {name: percent(values[e]) for name, values in right.items()} for e in (0, turn, last)
+    }
+    return [
+        (
+            "Begin before epoch 0.",
+            f"Student and teacher are the same network: {told[0]['student']} and "
+            f"{told[0]['teacher']} of the novel pixels are right.",
+            {"epoch": 0},
+        ),
+        (
+            f"Go to where the {who} is first ahead." if ahead else "Go to the end.",
+            f"{when.capitalize()} the student has {told[turn]['student']} right, the teacher "
+            f"{told[turn]['teacher']}; at the end {told[last]['student']} and "
+            f"{told[last]['teacher']}.",
+            {"epoch": turn},
+        ),
+        (
+            "Raise the confidence to 0.90.",
+            "Fewer pixels are taught, and a greater share of them is right.",
+            {"epoch": last, "confidence": 0.9},
+        ),
+    ]
+
+
+# --- the whole pipeline ---------------------------------------------------------------------------
+
+
+def explore_pipeline(run: AnyRun) -> Explorer:
+    """What every stage makes of an image, from saliency to the prediction of EUMS."""
+    run = _opened(run)
+    data = explorer_data.pipeline_data(run)
+    last = len(data.pictures) - 1
+    first = data.about[data.pictures[0].id]
+    return Explorer(
+        data,
+        "The whole pipeline.",
+        "What each stage makes of one image. Move the threshold of base-class removal, and see "
+        "what becomes of the mask and of the pseudo-label.",
+        figures.pipeline_steps(data),
+        "An image in six steps: image, salient pixels, recognised base classes, novel mask, "
+        "pseudo-label, and prediction.",
+        [
+            (
+                "Follow image 1 from frame 1 to frame 7.",
+                f"What is salient and not recognised becomes cluster {first['cluster']}; of the "
+                f"{data.images} images it is number {first['rank']} in doubt, so it is "
+                f"{first['split']}.",
+                {"picture": 0, "view": "side", "tau": data.thresholds.index(data.chosen)},
+            ),
+            (
+                "Set the threshold to 1.",
+                "Nothing is recognised any more: base objects enter the mask, and get the "
+                "cluster's number.",
+                {"tau": len(data.thresholds) - 1},
+            ),
+            (
+                f"Go to image {last + 1}.",
+                f"The pseudo-label {data.pictures[last].note or 'is not judged'} here. Find the "
+                "frame in which it goes wrong, and see whether the prediction repairs it.",
+                {"picture": last},
+            ),
+        ],
+    )
+
+
 # --- 08 your own images ---------------------------------------------------------------------------
 
 
@@ -431,6 +693,13 @@ def explore_image(run: AnyRun) -> ipywidgets.VBox | Explorer:
             "label has half of the probability.",
             grid([panels[:4], panels[4:]]),
             "Images with the labels that the network gives them.",
+            [
+                (
+                    "Divide the first image by a line: all labels against the surer ones.",
+                    "Most doubt lies along borders and on what the network takes for new.",
+                    {"view": "line", "left": "labels", "right": "labels surer than 0.5"},
+                )
+            ],
         )
 
     # live

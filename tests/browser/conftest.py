@@ -246,10 +246,22 @@ class OnPage:
         seen = eventually(self.readout, lambda seen: seen == wanted)
         assert seen == wanted, self.browser.console()
 
-    def canvas(self) -> np.ndarray:
-        """The picture on the board."""
+    def views(self) -> list[str]:
+        """The titles of the pictures that are shown."""
+        return [title.text for title in self.root.find_elements("css selector", ".ncdss-title")]
+
+    def canvas(self, title: str | None = None) -> np.ndarray:
+        """The view of that title, or the first."""
         self.rest()
-        return self.browser.picture(self.find("canvas"))
+        canvases = self.root.find_elements("css selector", ".ncdss-view > canvas")
+        return self.browser.picture(canvases[self.views().index(title) if title else 0])
+
+    def divide(self, left: str, right: str, place: int) -> None:
+        """Show two views divided by a line."""
+        self.choose("view", "two, divided by a line")
+        self.choose("left", left)
+        self.choose("right", right)
+        self.move("divider", place)
 
     def rest(self) -> None:
         """Wait until what was asked for is drawn: drawings are queued once a frame."""

@@ -33,9 +33,11 @@ ALL = sorted(str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if not
 LISTINGS = [page for page in ALL if page.startswith("_modules/")]
 PAGES = [page for page in ALL if page not in LISTINGS[3:]]
 FROM_FILES = ("book/intro.html", "book/method.html", "notebooks/03_clustering.html", "notebooks/05_entropy_ranking.html")
+CHAPTERS = [page for page in ALL if page.startswith("notebooks/")]
 #: The control of each kind of explorer whose change must change the numbers, whatever the run.
 MAIN_CONTROL = {
-    "layers": "picture", "threshold": "tau", "clusters": "K", "ranking": "share", "teaching": "confidence", "predictions": "picture",
+    "layers": "picture", "threshold": "tau", "pipeline": "tau", "clusters": "K",
+    "ranking": "share", "teaching": "confidence", "predictions": "picture",
 }  # fmt: skip
 
 
@@ -203,6 +205,8 @@ def test_explorers_react(page):
     told, explorers = page.console(), page.driver.find_elements("css selector", ".ncdss-explorer")
     for number, root in enumerate(explorers):
         kind = root.get_attribute("data-kind")
+        if kind == "story":
+            continue  # it has steps instead of controls
         explorer, control = OnPage(page, number), MAIN_CONTROL[kind]
         page.js("arguments[0].scrollIntoView()", root)
         place, before = explorer.place(control), explorer.readout()
@@ -238,6 +242,48 @@ def test_a_phone_needs_no_sideways_scrolling(page):
     finally:
         page.device(1200, 900)
     nothing(wide)
+
+
+@pytest.mark.parametrize("name", ["book/intro.html", "book/results.html", "book/hidden.html", *CHAPTERS])
+def test_there_is_something_to_see_on_the_first_screen(browser, server, name):
+    browser.open(f"{server}/{name}", 1280, 900)
+    settle(browser)
+    top = browser.js(
+        """const seen = [...document.querySelectorAll('.bd-article :is(img, canvas, .dots, .cell_output svg)')]
+          .filter((e) => e.getBoundingClientRect().height > 60);
+        return Math.min(...seen.map((e) => e.getBoundingClientRect().top + scrollY))"""
+    )
+    assert top < 800
+
+
+def test_a_picture_of_the_book_opens_large(browser, server):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(f"{server}/book/intro.html")
+    settle(browser)
+    button = next(b for b in browser.driver.find_elements("css selector", "button.enlarge") if b.is_displayed())
+    button.send_keys("\n")
+    dialog = browser.find("dialog.picture[open]")
+    large, small = (part.find_element("css selector", "img") for part in (dialog, button))
+    assert large.get_attribute("src") == small.get_attribute("src")
+    assert large.rect["width"] * large.rect["height"] > small.rect["width"] * small.rect["height"]
+    assert "The idea" in dialog.find_element("css selector", "p").text
+    dialog.find_element("css selector", "[tabindex]").send_keys(Keys.ESCAPE)
+    assert browser.until("return !document.querySelector('dialog.picture')")
+    assert browser.js("return document.activeElement === arguments[0]", button)
+
+
+def test_the_slides_are_stepped_through(browser, server):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(f"{server}/slides.html")
+    first = browser.find("section.shown").text
+    browser.find("body").send_keys(Keys.ARROW_RIGHT)
+    second = browser.find("section.shown").text
+    assert first != second
+    assert "2 / " in second
+    assert browser.js("return [...document.images].every((i) => i.complete && i.naturalWidth > 0)")
+    nothing(faults(browser, f"{server}/"))
 
 
 @pytest.mark.parametrize("name", FROM_FILES)

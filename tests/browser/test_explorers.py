@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -24,15 +26,18 @@ from ncdss_lib.viz import explorer_data, figures, widgets
 from ncdss_lib.viz.explorer_data import Picture
 from ncdss_lib.viz.explorer_html import Explorer
 from tests.browser.conftest import Browser, OnPage, eventually
-from tests.conftest import TINY_LAPTOP
+from tests.conftest import REPO, TINY_LAPTOP
 from tests.data.fake_voc import make_fake_folder, make_fake_voc
 from tests.viz.read_outs import class_iou, label_shares, mask_shares, teaching_shares
+
+sys.path.append(str(REPO / "book" / "_ext"))
+from story import as_story
 
 ODD_ID = """<b>"one" & 'two'</b><!--<script>"""
 LABELS = LabelSpace(("cat", "</script><script>alert(1)</script>", 'a "dog"', "owl's", "<i>ant</i>"), (4, 5))
 NUM_BASE, CLUSTERS = 3, 4
 SIZE = (26, 40)
-KINDS = ("layers", "threshold", "clusters", "ranking", "teaching", "predictions")
+KINDS = ("layers", "threshold", "pipeline", "clusters", "ranking", "teaching", "predictions")
 
 
 def percent(part: float, whole: float) -> str:
@@ -56,6 +61,7 @@ def of_run(run: Run) -> Case:
     models = {
         "layers": explorer_data.label_layers(run),
         "threshold": explorer_data.threshold_data(run),
+        "pipeline": explorer_data.pipeline_data(run),
         "clusters": explorer_data.clusters_data(run),
         "ranking": explorer_data.ranking_data(run),
         "teaching": explorer_data.teaching_data(run),
@@ -64,6 +70,7 @@ def of_run(run: Run) -> Case:
     found = {
         "layers": widgets.explore_labels(run),
         "threshold": widgets.explore_threshold(run),
+        "pipeline": widgets.explore_pipeline(run),
         "clusters": widgets.explore_clusters(run),
         "ranking": widgets.explore_entropy(run),
         "teaching": widgets.explore_teacher(run),
@@ -104,16 +111,22 @@ def made() -> Case:
         [*pictures(truth=truths, pseudo=random(0, 8)), picture(**small, name="tied", truth=tied, pseudo=tied)],
         {"truth": look, "pseudo": pseudo_look},
     )
-    threshold = explorer_data.Threshold(
-        pictures(label=random(0, 4), probability=random(0, 256), salient=[*random(0, 2)[:2], np.zeros_like(truths[2])], truth=truths),
-        np.stack([np.bincount(rng.integers(0, 240, n) + 10, minlength=256) for n in (900, 500, 700)]).astype(np.int64),
-        2500, 0.35, NUM_BASE, look,
-    )  # fmt: skip
+    thresholds = [0.0, 0.2, 0.35, 0.5, 0.9, 1.0]
+    seen = {"label": random(0, 4), "level": random(0, 7), "salient": [*random(0, 2)[:2], np.zeros_like(truths[2])], "truth": truths}
+    counts = rng.integers(0, 900, (3, 7)).astype(np.int64)
+    threshold = explorer_data.Threshold(pictures(**seen), thresholds, counts, 2500, 0.35, 0.9, NUM_BASE, look)
+    about = {
+        i: {"cluster": n + 1, "label": NUM_BASE + n + 1, "class": 4 * (n < 2), "class_name": LABELS.names[4] if n < 2 else None,
+            "rank": 3 * n + 1, "split": "clean"}
+        for n, i in enumerate(ids)
+    }  # fmt: skip
+    stages = pictures(**seen, entropy=random(0, 256), prediction=random(0, 6))
+    pipeline = explorer_data.Pipeline(stages, about, 90, thresholds, 0.35, 0.9, NUM_BASE, look, pseudo_look)
     assignments = {2: np.array([1, 1, 2, 1, 2, 1]), 3: np.array([1, 1, 2, 3, 2, 1]), 6: np.arange(1, 7)}
     members = [f"{n} {ODD_ID}" for n in range(6)]
     clusters = explorer_data.Clusters(
         members, {n: rng.integers(0, 256, (72, 72, 3), np.uint8) for n in range(6) if n != 3}, np.array([4, 5, 0, 4, 0, 5]),
-        assignments.__getitem__, sorted(assignments), 3, look,
+        assignments.__getitem__, sorted(assignments), 3, 6, look,
     )  # fmt: skip
     table = pd.DataFrame(
         {
@@ -125,13 +138,13 @@ def made() -> Case:
         index=pd.Index([ids[0], "b", ids[1], "d", ids[2], "f", "g"], name="id"),
     )
     shown = pictures(pseudo=random(3, 8), entropy=random(0, 256), truth=truths)
-    ranking = explorer_data.Ranking(table, shown, "cluster", 0.5, pseudo_look, look)
+    ranking = explorer_data.Ranking(table, shown, "cluster", 0.5, 1 / 3, pseudo_look, look)
     mapping = np.full(256, UNMATCHED, np.int64)
     mapping[:8] = [0, 1, 2, 3, 4, 5, UNMATCHED, 4]
     said = {f"{who}_{epoch}": random(0, 8) for epoch in (0, 3, 9) for who in ("student", "teacher")}
     sure = {f"sure_{epoch}": random(0, 21) for epoch in (0, 3, 9)}
     teaching = explorer_data.Teaching(
-        [0, 3, 9], pictures(truth=truths, pseudo=random(0, 8), **said, **sure), mapping, NUM_BASE, 0.7, pseudo_look, look
+        [0, 3, 9], pictures(truth=truths, pseudo=random(0, 8), **said, **sure), mapping, NUM_BASE, 0.7, 0.0, pseudo_look, look
     )
     scores = {
         name: Scores(value, 0.5, 0.8, 0.4, 0.3, dict(zip(LABELS.names, (0.8, 0.5, None, 0.25, value, 0.1), strict=True)), "published", {})
@@ -142,10 +155,11 @@ def made() -> Case:
         scores,
         class_look(LABELS),  # type: ignore[arg-type]
     )
-    models = dict(zip(KINDS, (layers, threshold, clusters, ranking, teaching, predictions), strict=True))
+    models = dict(zip(KINDS, (layers, threshold, pipeline, clusters, ranking, teaching, predictions), strict=True))
     still = figures.grid([[figures.Panel(layers.pictures[0].image)]])
     words = ("A <title>", 'Words & "more" words.', still, 'A "picture" <of> noise.')
-    return Case(models, {kind: Explorer(model, *words) for kind, model in models.items()})
+    tries = {"threshold": [("Move <it>.", "A & <b>.", {"tau": 4, "picture": 1})]}
+    return Case(models, {kind: Explorer(model, *words, tries.get(kind, ())) for kind, model in models.items()})
 
 
 CASES = ("a tiny run", "nobody knows the truth", "by hand")
@@ -219,107 +233,124 @@ def light_stripes(shape: tuple[int, int]) -> np.ndarray:
 def test_layers(browser, tmp_path, case):
     model: explorer_data.Layers = case.models["layers"]
     explorer = shown(browser, tmp_path, case.explorers["layers"])
-    assert explorer.names() == ["picture", "left", "right", "divider", "opacity"]
+    assert explorer.names() == ["picture", "view", "left", "right", "divider"]
     layers = list(model.looks)
+    assert explorer.views() == ["image", *layers]
 
     def told(picture: Picture, layer: str) -> str:
         sizes = Counter(picture.maps[layer].ravel().tolist())
-        most = sorted(sizes, key=lambda label: (-sizes[label], label))[:4]
-        assert list(label_shares(picture, layer))[:4] == most
+        most = sorted(sizes, key=lambda label: (-sizes[label], label))[:3]
+        assert list(label_shares(picture, layer))[:3] == most
         return ", ".join(f"{model.looks[layer].names[label]} {percent(sizes[label], picture.maps[layer].size)}" for label in most)
 
-    def reads(number: int, left: str, right: str) -> None:
-        explorer.reads({layer: told(model.pictures[number], layer) for layer in (left, right) if layer != "the photo"})
+    def check(number: int) -> None:
+        explorer.reads({layer: told(model.pictures[number], layer) for layer in layers})
+        for layer, look in model.looks.items():
+            labels, drawn = model.pictures[number].maps[layer], explorer.canvas(layer)
+            assert drawn.shape == (*labels.shape, 3)
+            alpha = np.where(labels == IGNORE, 0.9, np.where(look.striped[labels] & light_stripes(labels.shape), 0.7 * 0.45, 0.7))
+            assert is_mixed(drawn, look.colours[labels], alpha)[labels != 0].all()
+            assert np.ptp(drawn[labels == 0], -1).max(initial=0) == 0  # grey where the background is
 
-    reads(0, layers[0], layers[1])
-    last = len(model.pictures) - 1
-    for number in {1, 2, last}:
+    check(0)
+    for number in {1, 2, len(model.pictures) - 1}:
         explorer.move("picture", number)
-        reads(number, layers[0], layers[1])
-    explorer.move("picture", last)
-    for left in reversed(layers):
-        explorer.choose("left", left)
-        for right in ("the photo", *layers):
-            explorer.choose("right", right)
-            reads(last, left, right)
+        check(number)
 
     explorer.move("picture", 0)
-    explorer.move("divider", 100)  # all of the picture is the left side
-    explorer.move("opacity", 100)
-    explorer.rest()
-    for layer, look in model.looks.items():
-        explorer.choose("left", layer)
-        reads(0, layer, explorer.value("right"))
-        labels, drawn = model.pictures[0].maps[layer], explorer.canvas()
-        assert drawn.shape == (*labels.shape, 3)
-        full = (labels != 0) & (labels != IGNORE) & ~(look.striped[labels] & light_stripes(labels.shape))
-        np.testing.assert_array_equal(drawn[full], look.colours[labels][full])  # the very colours of the palette
-        assert is_mixed(drawn, look.colours[labels], np.where(labels == IGNORE, 0.9, 0.45))[~full & (labels != 0)].all()
-        assert np.ptp(drawn[labels == 0], -1).max(initial=0) == 0  # grey where the background is
+    explorer.divide(layers[-1], "image", 100)  # all of the picture is the left side
+    assert explorer.views() == [f"{layers[-1]} | image"]
+    whole = explorer.canvas()
     explorer.move("divider", 0)
-    explorer.choose("right", layers[0])
-    left_hidden = explorer.canvas()
-    explorer.move("opacity", 0)
-    without = explorer.canvas()
-    labels = model.pictures[0].maps[layers[0]]
-    assert (np.ptp(without[labels != IGNORE], -1) == 0).all()
-    assert (left_hidden != without).any() == ((labels != 0) & (labels != IGNORE)).any()
+    photo = explorer.canvas()
+    explorer.move("divider", 50)
+    half = explorer.canvas()
+    middle = half.shape[1] // 2
+    np.testing.assert_array_equal(half[:, : middle - 1], whole[:, : middle - 1])
+    np.testing.assert_array_equal(half[:, middle + 1 :], photo[:, middle + 1 :])
+
+
+def removal(picture: Picture, thresholds: list[float], threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    sure = (picture.maps["label"] != 0) & (picture.maps["level"] > sum(t < threshold for t in thresholds))
+    return sure, (picture.maps["salient"] != 0) & ~sure
 
 
 def test_threshold(browser, tmp_path, case):
     model: explorer_data.Threshold = case.models["threshold"]
     explorer = shown(browser, tmp_path, case.explorers["threshold"])
-    assert explorer.names() == ["picture", "tau", "right", "divider"]
-    assert float(explorer.value("tau")) == pytest.approx(model.chosen)
-
-    def masks(picture: Picture, tau: float) -> tuple[np.ndarray, np.ndarray]:
-        sure = (picture.maps["label"] != 0) & (picture.maps["probability"].astype(float) > 255 * tau + 1e-9)
-        return sure, (picture.maps["salient"] != 0) & ~sure
+    assert explorer.names() == ["picture", "tau", "view", "left", "right", "divider"]
+    assert model.thresholds[int(explorer.value("tau"))] == model.chosen
 
     def wanted(number: int, tau: float) -> dict[str, str]:
         picture = model.pictures[number]
         truth = picture.maps["truth"].astype(int)
-        sure, mask = masks(picture, tau)
+        _, mask = removal(picture, model.thresholds, tau)
         known = truth[mask & (truth != IGNORE)]
-        stays = [sum(int(n) for p, n in enumerate(row) if p <= 255 * tau + 1e-9) for row in model.counts]
-        numbers, own = mask_shares(model, tau), explorer_data.threshold_numbers(picture, tau, model.num_base)
-        found = {
-            "base": percent(sure.sum(), sure.size),
-            "mask": percent(mask.sum(), mask.size),
-            "novel": percent((known > model.num_base).sum(), known.size),
-            "all-novel": percent(stays[0], sum(stays)),
-            "all-base": percent(stays[1], sum(stays)),
-            "covered": percent(stays[0], model.novel),
-        }
-        theirs = {**own, "all-novel": numbers["novel"], "all-base": numbers["base"], "covered": numbers["covered"]}
-        assert found == {key: percent(value, 1) if value == value else "–" for key, value in theirs.items()}
-        return found
+        numbers = mask_shares(model, tau)
+        found = {"all-novel": numbers["novel"], "covered": numbers["covered"], "all-base": numbers["base"]}
+        shares = {key: percent(value, 1) if value == value else "–" for key, value in found.items()}
+        return {"novel": percent((known > model.num_base).sum(), known.size), **shares}
 
     explorer.reads(wanted(0, model.chosen))
-    for number in range(min(4, len(model.pictures))):
+    last = len(model.thresholds) - 1
+    for number in range(min(3, len(model.pictures))):
         explorer.move("picture", number)
-        for step in (0, 3, 50, 99, 100) if number < 2 else (50,):
+        for step in (0, 3, last) if number < 2 else (last - 1,):
             explorer.move("tau", step)
-            explorer.reads(wanted(number, step / 100))
-    explorer.move("divider", 100)
-    explorer.move("tau", 40)
-    explorer.reads(wanted(number, 0.4))
+            explorer.reads(wanted(number, model.thresholds[step]))
+            assert explorer.find("[name=tau] + output").text == f"{model.thresholds[step]:g}"
     picture = model.pictures[number]
-    sure, mask = masks(picture, 0.4)
-    drawn = explorer.canvas()
-    assert is_mixed(drawn, np.array([213, 94, 0]), 0.7)[mask].all()
-    assert is_mixed(drawn, model.look.colours[picture.maps["label"]], 0.7)[sure].all()
-    explorer.move("divider", 0)
-    pictures = {}
-    for beside in ("the photo", "probability", "the truth (hidden)"):
-        explorer.choose("right", beside)
-        pictures[beside] = explorer.canvas()
-    assert len({drawn.tobytes() for drawn in pictures.values()}) == 3
+    sure, mask = removal(picture, model.thresholds, model.thresholds[last - 1])
+    assert is_mixed(explorer.canvas("novel mask M"), np.array([213, 94, 0]), 0.7)[mask].all()
+    assert np.ptp(explorer.canvas("novel mask M")[~mask], -1).max(initial=0) == 0
+    assert is_mixed(explorer.canvas("confidently base"), model.look.colours[picture.maps["label"]], 0.7)[sure].all()
     truth = picture.maps["truth"]
     inside = (truth != 0) & (truth != IGNORE)
-    assert is_mixed(pictures["the truth (hidden)"], model.look.colours[truth], 0.7)[inside].all()
-    certain = picture.maps["probability"] == picture.maps["probability"].max()
-    assert np.ptp(pictures["probability"][certain].astype(int), 0).max() <= 30  # one colour, but for the photo's grey
+    assert is_mixed(explorer.canvas("truth (hidden)"), model.look.colours[truth], 0.7)[inside].all()
+
+    charts = explorer.root.find_elements("css selector", "svg")
+    if not model.novel:  # a curve of shares of nothing would be a lie
+        assert charts == []
+        return
+    told = charts[0].get_attribute("aria-label")
+    covered = [100 * mask_shares(model, t)["covered"] for t in model.thresholds]
+    numbers = told.partition("covered ")[2].partition(" percent")[0].split(", ")
+    np.testing.assert_allclose([float(n) for n in numbers], covered, atol=0.5 + 1e-9)
+    words = charts[0].text
+    assert f"this run: {model.chosen:g}" in words
+    assert f"published: {model.published:g}" in words
+
+
+def test_pipeline(browser, tmp_path, case):
+    model: explorer_data.Pipeline = case.models["pipeline"]
+    explorer = shown(browser, tmp_path, case.explorers["pipeline"])
+    assert len(explorer.views()) == 8
+
+    def check(number: int, tau: float) -> None:
+        picture = model.pictures[number]
+        truth, about = picture.maps["truth"].astype(int), model.about[picture.id]
+        sure, mask = removal(picture, model.thresholds, tau)
+        known = truth[mask & (truth != IGNORE)]
+        novel = (truth > model.num_base) & (truth != IGNORE)
+        explorer.reads(
+            {
+                "novel": percent((known > model.num_base).sum(), known.size),
+                "right": percent((known == about["class"]).sum(), known.size),
+                "rank": about["split"],
+                "prediction": percent((picture.maps["prediction"] == truth)[novel].sum(), novel.sum()),
+            }
+        )
+        label = np.where(sure, picture.maps["label"], mask * about["label"])
+        light = model.pseudo_look.striped[label] & light_stripes(label.shape)
+        drawn = explorer.canvas("5 pseudo-label")
+        assert is_mixed(drawn, model.pseudo_look.colours[label], np.where(light, 0.7 * 0.45, 0.7))[label != 0].all()
+
+    check(0, model.chosen)
+    for number in range(min(2, len(model.pictures))):
+        explorer.move("picture", number)
+        for step in (0, len(model.thresholds) - 1):
+            explorer.move("tau", step)
+            check(number, model.thresholds[step])
 
 
 def test_clusters(browser, tmp_path, case):
@@ -367,7 +398,7 @@ def test_clusters(browser, tmp_path, case):
 def test_ranking(browser, tmp_path, case):
     model: explorer_data.Ranking = case.models["ranking"]
     explorer = shown(browser, tmp_path, case.explorers["ranking"])
-    assert explorer.names() == ["share", "left", "right", "divider"]
+    assert explorer.names() == ["share", "view", "left", "right", "divider"]
     table = model.table.reset_index()
     assert table["entropy"].is_monotonic_increasing
 
@@ -387,13 +418,12 @@ def test_ranking(browser, tmp_path, case):
         assert (numbers["clean"], numbers["unclean"]) == (len(parts[True]), len(parts[False]))
         explorer.reads(
             {
-                "clean": str(chosen.sum()),
                 "clean-right": percent(parts[True]["right"].sum(), parts[True]["pixels"].sum()),
-                "unclean": str((~chosen).sum()),
                 "unclean-right": percent(parts[False]["right"].sum(), parts[False]["pixels"].sum()),
                 "image": percent(table["right"][row], table["pixels"][row]),
             }
         )
+        assert f"right pixels in the {chosen.sum()} clean pseudo-labels" in explorer.find("dl").text
         entropy = explorer.find("dl").text.partition("entropy ")[2].partition(",")[0]
         assert float(entropy.replace("∞", "inf")) == pytest.approx(table["entropy"][row], abs=6e-5)
         script = "return [...arguments[0].querySelectorAll('.ncdss-tile')].map((t) => t.classList.contains('ncdss-clean'))"
@@ -407,12 +437,9 @@ def test_ranking(browser, tmp_path, case):
             explorer.move("share", step)
             check((step + 1) / 100, number)
     picture = model.pictures[number]
-    explorer.move("divider", 100)
-    drawn = {}
-    for layer in ("entropy", "the truth (hidden)", "the photo", "pseudo-label"):
-        explorer.choose("left", layer)
-        drawn[layer] = explorer.canvas()
-    assert len({d.tobytes() for d in drawn.values()}) == 4 if (picture.maps["truth"] != IGNORE).any() else 3
+    assert explorer.views() == ["image", "pseudo-label", "entropy", "truth (hidden)"]
+    drawn = {title: explorer.canvas(title) for title in explorer.views()}
+    assert len({d.tobytes() for d in drawn.values()}) == 4
     pseudo, look = picture.maps["pseudo"], model.pseudo_look
     alpha = np.where(pseudo == IGNORE, 0.9, np.where(look.striped[pseudo] & light_stripes(pseudo.shape), 0.7 * 0.45, 0.7))
     assert is_mixed(drawn["pseudo-label"], look.colours[pseudo], alpha)[pseudo != 0].all()
@@ -422,7 +449,7 @@ def test_ranking(browser, tmp_path, case):
 def test_teaching(browser, tmp_path, case):
     model: explorer_data.Teaching = case.models["teaching"]
     explorer = shown(browser, tmp_path, case.explorers["teaching"])
-    assert explorer.names() == ["picture", "epoch", "confidence", "left", "right", "divider"]
+    assert explorer.names() == ["picture", "epoch", "confidence", "view", "left", "right", "divider"]
 
     def check(number: int, epoch: int, twentieths: int) -> None:
         maps = model.pictures[number].maps
@@ -431,14 +458,13 @@ def test_teaching(browser, tmp_path, case):
         novel = (truth != IGNORE) & (truth > model.num_base)
         right = {who: model.mapping[said[novel]] == truth[novel] for who, said in (("student", student), ("teacher", teacher))}
         wanted = {
-            "agree": percent((student == teacher).sum(), truth.size),
             "kept": percent(kept.sum(), truth.size),
             "student": percent(right["student"].sum(), novel.sum()),
             "teacher": percent(right["teacher"].sum(), novel.sum()),
             "taught": percent(right["teacher"][kept[novel]].sum(), kept[novel].sum()),
         }
         theirs = teaching_shares(model, epoch, twentieths / 20, [model.pictures[number]])
-        assert wanted == {key: percent(value, 1) if value == value else "–" for key, value in theirs.items()}
+        assert wanted == {key: percent(value, 1) if value == value else "–" for key, value in theirs.items() if key != "agree"}
         explorer.reads(wanted)
 
     last = len(model.epochs) - 1
@@ -452,10 +478,8 @@ def test_teaching(browser, tmp_path, case):
                 explorer.move("confidence", twentieths)
                 check(number, epoch, twentieths)
     maps, look = model.pictures[number].maps, model.pseudo_look
-    explorer.move("divider", 100)
-    explorer.choose("left", "what is taught")
     taught = np.where(maps[f"sure_{model.epochs[-1]}"] >= 12, maps[f"teacher_{model.epochs[-1]}"], IGNORE)
-    drawn = explorer.canvas()
+    drawn = explorer.canvas("what is taught")
     alpha = np.where(taught == IGNORE, 0.9, np.where(look.striped[taught] & light_stripes(taught.shape), 0.7 * 0.45, 0.7))
     assert is_mixed(drawn, look.colours[taught], alpha)[taught != 0].all()
 
@@ -473,7 +497,7 @@ def test_teaching(browser, tmp_path, case):
 def test_predictions(browser, tmp_path, case):
     model: explorer_data.Predictions = case.models["predictions"]
     explorer = shown(browser, tmp_path, case.explorers["predictions"])
-    assert explorer.names() == ["picture", "model", "class", "divider", "opacity"]
+    assert explorer.names() == ["picture", "model", "class", "view", "left", "right", "divider"]
     models, names = list(model.scores), list(next(iter(model.scores.values())).per_class)
 
     def overlap(picture: Picture, said: str, label: int) -> tuple[int, int]:
@@ -489,8 +513,9 @@ def test_predictions(browser, tmp_path, case):
     def check(number: int, said: str, label: int | None) -> None:
         picture, scores = model.pictures[number], model.scores[said]
         if label is None:
-            found = {c: overlap(picture, said, c) for c in range(1, len(names))}
-            explorer.reads({"miou": score(scores.novel_miou), **{f"iou-{c}": percent(*f) for c, f in found.items() if f[1]}})
+            found = {c: overlap(picture, said, c) for c in range(len(names) - 1, 0, -1)}  # novel classes first
+            there = [(c, f) for c, f in found.items() if f[1]][:3]
+            explorer.reads({"miou": score(scores.novel_miou), **{f"iou-{c}": percent(*f) for c, f in there}})
         else:
             explorer.reads({f"iou-{label}": percent(*overlap(picture, said, label)), "iou-all": score(scores.per_class[names[label]])})
 
@@ -505,22 +530,19 @@ def test_predictions(browser, tmp_path, case):
         explorer.move("class", 1 + label)
         check(number, models[-1], label)
 
-    explorer.move("opacity", 100)
-    explorer.move("divider", 100)
     picture = model.pictures[number]
     truth, said = picture.maps["truth"], picture.maps[models[-1]]
     label = chosen[-1]
-    drawn = explorer.canvas()
+    drawn = explorer.canvas("prediction")
     there, found = truth == label, (said == label) & (truth != IGNORE)
-    np.testing.assert_array_equal(drawn[there & found], np.tile([0, 0x72, 0xB2], ((there & found).sum(), 1)))
-    np.testing.assert_array_equal(drawn[there & ~found], np.tile([0xF0, 0xE4, 0x42], ((there & ~found).sum(), 1)))
-    wrong = found & ~there & ~light_stripes(truth.shape)
-    np.testing.assert_array_equal(drawn[wrong], np.tile([0xD5, 0x5E, 0], (wrong.sum(), 1)))
+    light = light_stripes(truth.shape)
+    for colour, where in (((0, 0x72, 0xB2), there & found), ((0xF0, 0xE4, 0x42), there & ~found), ((0xD5, 0x5E, 0), found & ~there)):
+        alpha = np.where(light & (colour[0] == 0xD5), 0.7 * 0.45, 0.7)
+        assert is_mixed(drawn, np.array(colour), alpha)[where].all()
     explorer.move("class", 0)
     check(number, models[-1], None)
-    drawn, inside = explorer.canvas(), said != 0
-    np.testing.assert_array_equal(drawn[inside], model.look.colours[said][inside])
-    assert explorer.find("canvas").get_attribute("aria-label").endswith("beside the truth")
+    drawn, inside = explorer.canvas("prediction"), said != 0
+    assert is_mixed(drawn, model.look.colours[said], 0.7)[inside].all()
 
 
 # --- what all kinds have in common -------------------------------------------------------------------------------------------------------
@@ -530,9 +552,13 @@ def test_predictions(browser, tmp_path, case):
 def test_every_control_changes_the_picture_or_the_numbers(browser, tmp_path, cases, kind):
     explorer = shown(browser, tmp_path, cases["by hand"].explorers[kind])
 
-    def state() -> tuple[str, bytes]:
-        pictures = [explorer.canvas().tobytes() for _ in explorer.root.find_elements("css selector", "canvas")]
-        return str(explorer.readout()), b"".join(pictures)
+    if "view" in explorer.names():
+        explorer.choose("view", "two, divided by a line")
+
+    def state() -> tuple[str, bytes, list[str]]:
+        explorer.rest()
+        pictures = [explorer.browser.picture(c).tobytes() for c in explorer.root.find_elements("css selector", ".ncdss-view > canvas")]
+        return str(explorer.readout()), b"".join(pictures), explorer.views()
 
     for name in explorer.names():
         before, place = state(), explorer.place(name)
@@ -574,6 +600,8 @@ def test_a_pixel_is_read_by_mouse_and_by_touch(browser, tmp_path, cases):
         layer = "truth" if x < 0.5 * width else "pseudo"
         return f"Pixel {x}, {y}: {model.looks[layer].names[int(model.pictures[0].maps[layer][y, x])]}"
 
+    explorer.divide("truth", "pseudo", 50)
+
     for x, y in ((0, 0), (width - 1, height - 1), (width // 2, 3), (5, 11)):
         browser.command("Input.dispatchMouseEvent", type="mouseMoved", **place(x, y))
         assert eventually(lambda: explorer.find(".ncdss-point").text, told(x, y).__eq__) == told(x, y)
@@ -583,16 +611,76 @@ def test_a_pixel_is_read_by_mouse_and_by_touch(browser, tmp_path, cases):
         assert eventually(lambda: explorer.find(".ncdss-point").text, told(x, y).__eq__) == told(x, y)
 
 
+def test_the_line_is_dragged_on_the_picture(browser, tmp_path, cases):
+    explorer = shown(browser, tmp_path, cases["by hand"].explorers["layers"])
+    explorer.divide("truth", "image", 50)
+    box = browser.js("const b = arguments[0].getBoundingClientRect(); return [b.left, b.top, b.width, b.height]", explorer.find("canvas"))
+    at = [{"x": box[0] + share * box[2], "y": box[1] + 0.5 * box[3]} for share in (0.5, 0.25)]
+    browser.command("Input.dispatchMouseEvent", type="mousePressed", button="left", buttons=1, **at[0])
+    browser.command("Input.dispatchMouseEvent", type="mouseMoved", button="left", buttons=1, **at[1])
+    browser.command("Input.dispatchMouseEvent", type="mouseReleased", button="left", **at[1])
+    assert float(eventually(lambda: explorer.value("divider"), lambda v: float(v) < 0.4)) == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_picture_opens_large_and_the_arrow_keys_lead_to_the_others(browser, tmp_path, cases):
+    explorer = shown(browser, tmp_path, cases["by hand"].explorers["threshold"])
+    explorer.find(".ncdss-enlarge").send_keys("\n")
+    dialog = explorer.find("dialog[open]")
+    assert dialog.find_element("css selector", "canvas").rect["width"] > 2 * explorer.find(".ncdss-view canvas").rect["width"]
+    assert "image (1 of 4)" in dialog.text
+    from selenium.webdriver.common.keys import Keys
+
+    dialog.find_element("css selector", "button").send_keys(Keys.ARROW_RIGHT)
+    assert "confidently base (2 of 4)" in dialog.text
+    dialog.find_element("css selector", "button").send_keys(Keys.ESCAPE)
+    assert eventually(lambda: explorer.root.find_elements("css selector", "dialog"), lambda found: not found) == []
+
+
+def test_a_try_moves_the_controls_and_says_what_to_see(browser, tmp_path, cases):
+    explorer = shown(browser, tmp_path, cases["by hand"].explorers["threshold"])
+    explorer.find(".ncdss-try").click()
+    assert (explorer.value("tau"), explorer.value("picture")) == ("4", "1")
+    assert explorer.find("[name=tau] + output").text == "0.9"
+    explorer.find(".ncdss-tries summary").click()
+    assert "A & <b>." in explorer.find(".ncdss-tries").text
+
+
+def test_the_story_goes_by_itself_until_it_is_touched(browser, tmp_path, cases):
+    frames = [(f"frame <{n}>", "words") for n in range(1, 7)]
+    page = tmp_path / "page.html"
+    text = as_story(cases["a tiny run"].explorers["pipeline"]._repr_html_(), frames)
+    page.write_text(f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>t</title><body><main>{text}</main></body></html>')
+
+    def frame() -> str:
+        return browser.js("return document.querySelector('.ncdss-explorer').dataset.frame")
+
+    browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "no-preference"}])
+    browser.open(page.as_uri())
+    OnPage(browser)
+    assert eventually(frame, lambda n: n == "1") == "1"
+    browser.find(".ncdss-steps li:nth-child(5) button").click()
+    time.sleep(3)  # longer than a frame is shown
+    assert frame() == "4"
+    assert browser.find(".ncdss-step[aria-current=step] strong").text == "5 frame <5>"
+    assert browser.find(".ncdss-view > canvas").get_attribute("aria-label") == "view: frame <5>"
+    browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+    browser.open(page.as_uri())
+    OnPage(browser)
+    time.sleep(3)
+    assert frame() == "0"
+    browser.command("Emulation.setEmulatedMedia", features=[])
+
+
 def test_two_explorers_do_not_disturb_each_other_nor_one_shown_twice(browser, tmp_path, cases):
     layers, threshold = (cases["by hand"].explorers[kind] for kind in ("layers", "threshold"))
     browser.open(write(tmp_path, layers, threshold, layers))
     first, second, third = (OnPage(browser, number) for number in range(3))
     ids = browser.js("return [...document.querySelectorAll('.ncdss-explorer [id]')].map((e) => e.id)")
     controls = [i for i in ids if i.startswith("ncdss-control-")]
-    assert len(controls) == len(set(controls)) == 14
+    assert len(controls) == len(set(controls)) == 16
     others = first.readout(), first.canvas().tobytes(), third.readout(), third.canvas().tobytes()
     before = second.readout()
-    second.move("tau", 90)
+    second.move("tau", 5)
     assert eventually(second.readout, lambda seen: seen != before) != before
     assert others == (first.readout(), first.canvas().tobytes(), third.readout(), third.canvas().tobytes())
     third.move("picture", 2)
@@ -628,7 +716,7 @@ def test_axe_finds_nothing_and_every_control_has_a_label(browser, tmp_path, case
     labels = browser.js(
         "return [...document.querySelectorAll('.ncdss-explorer :is(input, select)')].map((c) => c.labels.length && c.labels[0].textContent)"
     )
-    assert len(labels) == 26
+    assert len(labels) == sum(len(OnPage(browser, number).names()) for number in range(len(KINDS)))
     assert all(labels)
     assert browser.axe() == []
 
@@ -643,7 +731,7 @@ def test_a_phone_needs_no_sideways_scrolling(browser, tmp_path, cases, width):
 
 def test_names_are_text_and_never_markup(browser, tmp_path, cases):
     explorer = shown(browser, tmp_path, cases["by hand"].explorers["predictions"])
-    assert explorer.find("[name=picture] option").text.strip() == f"image 1: {ODD_ID}"
+    assert explorer.find("[name=picture] option").text.strip() == f"1: {ODD_ID}"
     offered = [o.text.strip() for o in explorer.find("[name=class]").find_elements("css selector", "option")]
     assert offered == ["all classes", *LABELS.names]
     assert browser.js("return document.querySelectorAll('.ncdss-explorer :is(b, i)').length") == 0

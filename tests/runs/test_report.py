@@ -144,7 +144,7 @@ def test_rows_of_the_ablation_stand_between_the_papers_and_say_what_was_not_run(
         "not run",
         "34.0 ± 2.8",
     ]
-    assert table.loc["OC ER DR - (paper)"].tolist() == ["61.36", "55.29 (4 folds)"]
+    assert table.loc["OC + ER + dynamic reassignment (DR) (paper)"].tolist() == ["61.36", "55.29 (4 folds)"]
     assert "Ablation" in report.report_tables([two_runs])
 
 
@@ -202,3 +202,35 @@ def test_wrong_input_is_refused_with_its_path(tmp_path, two_runs):
         path.write_text(text)
         with pytest.raises(InputError, match=reason):
             report.report_tables([path])
+
+
+# --- summaries to ship ------------------------------------------------------------------------------------
+
+
+def test_an_exported_file_is_read_as_the_reports_that_it_was_made_from(two_runs, tmp_path):
+    file = tmp_path / "shipped" / "photos.json"
+    assert report.export([two_runs], file) == 2
+    assert report.report_tables([file]) == report.report_tables([two_runs / "pascal5i"])
+    assert "EUMS" in report.report_tables([file], "hungarian")  # without classes
+    assert str(two_runs) not in file.read_text()  # no path of the machine
+    again = tmp_path / "again.json"
+    assert report.export([file], again) == 2  # an exported file may be exported
+    assert again.read_text() == file.read_text()
+
+
+def test_an_export_is_of_one_data_set_and_recipe(two_runs, tmp_path):
+    write(two_runs, 1, 0, {"basic": 0.2}, recipe="paper")
+    with pytest.raises(InputError, match="not of pascal5i with laptop, pascal5i with paper"):
+        report.export([two_runs], tmp_path / "all.json")
+    assert not (tmp_path / "all.json").exists()
+
+
+def test_a_summary_is_small_and_rounds_to_a_hundredth_of_a_point():
+    scores = {"novel_miou": 1 / 3, "base_miou": None, "background_iou": 0.5, "all_miou": 0.25}
+    scores |= {"harmonic_mean": 0.1, "per_class": {"cat": 2 / 3}, "confusion": "a/b.csv"}
+    model = {**scores, "clusters": 5, "matching": {}, "protocols": {"held_out": scores}}
+    short = report.summary({"schema": 1, "versions": {}, "models": {"eums": model}, "pseudo_labels": {}})
+    assert set(short) == {"schema", "models", "pseudo_labels"}
+    assert short["models"]["eums"]["novel_miou"] == 0.3333
+    assert short["models"]["eums"]["per_class"] == {"cat": 0.6667}
+    assert set(short["models"]["eums"]["protocols"]["held_out"]) == set(report.SCORES)

@@ -19,7 +19,8 @@ def label_shares(picture: Picture, layer: str) -> dict[int, float]:
 
 def mask_shares(data: Threshold, threshold: float) -> dict[str, float]:
     """Over all novel images, the share of each kind in the novel masks; ``covered``: of novel pixels, those in the masks."""
-    stays = data.counts[:, np.arange(256) / 255 <= threshold].sum(1)
+    below = sum(t < threshold for t in data.thresholds)  # offered thresholds that a pixel may be above and still stay
+    stays = data.counts[:, : below + 1].sum(1)
     shares = {kind: share_of(n, stays.sum()) for kind, n in zip(KINDS, stays, strict=True)}
     return {**shares, "covered": share_of(stays[0], data.novel)}
 

@@ -13,6 +13,7 @@ from ncdss_lib.method.clustering import read_pseudo_label
 from ncdss_lib.method.entropy_ranking import read_ranking
 from ncdss_lib.method.evaluation import confusion_on_val
 from ncdss_lib.method.inference import load_model
+from ncdss_lib.recipes import Recipe
 from ncdss_lib.runs.pipeline import Run, reopen
 from ncdss_lib.system.errors import InputError
 from ncdss_lib.viz import explorer_data, results
@@ -100,10 +101,10 @@ def base_model_on(run: Run, image_id: str) -> tuple[np.ndarray, np.ndarray]:
     return label[cells], probability[cells]
 
 
-@pytest.mark.parametrize("level", [0, 20, 60, 120, 200, 255])
-def test_threshold_counts_over_all_images_what_masks_made_one_by_one_hold(run, level):
+@pytest.mark.parametrize("place", [0, 4, 7, 9, 12, -1])
+def test_threshold_counts_over_all_images_what_masks_made_one_by_one_hold(run, place):
     model = explorer_data.threshold_data(run)
-    threshold = (level + 0.5) / 255  # between two of the 256 levels at which probabilities are kept
+    threshold = model.thresholds[place]
     held, novel = np.zeros(3, int), 0
     for i in run.splits.novel:
         truth, salient = run.truth(i), run.data.saliency(i)
@@ -112,25 +113,49 @@ def test_threshold_counts_over_all_images_what_masks_made_one_by_one_hold(run, l
         if salient is None:
             continue
         label, probability = base_model_on(run, i)
-        mask = salient & ~((label > 0) & (probability > threshold))
+        mask = salient & ~((label > 0) & (probability > np.float32(threshold)))
         is_base = (truth > 0) & (truth <= run.labels.num_base)
         held += [(mask & is_novel).sum(), (mask & is_base).sum(), (mask & (truth == 0)).sum()]
         for picture in model.pictures:
             if picture.id == i:
-                np.testing.assert_array_equal(explorer_data.threshold_masks(picture, threshold)[1], mask)
+                np.testing.assert_array_equal(explorer_data.threshold_masks(picture, model.thresholds, threshold)[1], mask)
     numbers = mask_shares(model, threshold)
     assert [numbers[kind] for kind in explorer_data.KINDS] == pytest.approx(held / held.sum())
     assert numbers["covered"] == pytest.approx(held[0] / novel)
+    assert model.shares(threshold) == pytest.approx(numbers)
 
 
 def test_a_higher_threshold_leaves_more(run):
     model = explorer_data.threshold_data(run)
-    covered = [mask_shares(model, t)["covered"] for t in np.linspace(0, 1, 21)]
+    covered = [mask_shares(model, t)["covered"] for t in model.thresholds]
     assert covered == sorted(covered)
     for picture in model.pictures:
-        sizes = [explorer_data.threshold_numbers(picture, t, model.num_base)["mask"] for t in (0, 0.2, 0.5, 1)]
+        sizes = [explorer_data.threshold_masks(picture, model.thresholds, t)[1].mean() for t in model.thresholds]
         assert sizes == sorted(sizes)
         assert sizes[-1] == pytest.approx((picture.maps["salient"] > 0).mean())  # no probability is greater than 1
+
+
+def test_the_published_settings_stand_beside_those_of_the_run(run):
+    model = explorer_data.threshold_data(run)
+    assert (model.chosen, model.published) == (run.recipe.clustering.base_confidence, 0.9)
+    assert {model.chosen, model.published} <= set(model.thresholds)
+    assert explorer_data.ranking_data(run).published == Recipe().entropy_ranking.clean_share
+
+
+# --- the whole pipeline -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_pipeline_shows_what_the_stages_wrote(run):
+    model = explorer_data.pipeline_data(run, 4)
+    assert len(model.pictures) == 4
+    assert model.images == len(read_ranking(run.folder / "entropy_ranking"))
+    for picture in model.pictures:
+        about = model.about[picture.id]
+        base, mask = explorer_data.threshold_masks(picture, model.thresholds, model.chosen)
+        label = np.where(base > 0, base, mask * about["label"])
+        np.testing.assert_array_equal(label, read_pseudo_label(run.folder / "clustering", run.clusters["eums"], picture.id))
+        assert about["label"] == run.labels.num_base + about["cluster"]
+        assert about["split"] == read_ranking(run.folder / "entropy_ranking").loc[picture.id, "split"]
 
 
 # --- clusters and ranking ---------------------------------------------------------------------------------------------------------------
@@ -152,6 +177,22 @@ def test_any_number_of_clusters_divides_all_images(run):
         agree = [labels[c - 1] == own for c, own in zip(model.assign(k), model.main_class, strict=True) if own]
         assert model.purity(k) == pytest.approx(np.mean(agree))
     assert model.purity(len(model.ids)) == 1  # each its own
+
+
+def test_purity_is_one_number_wherever_it_stands(run):
+    """In the report, the explorer, the tables of notebooks and, of each cluster, the gallery: by images, not by pixels."""
+    report, explorer = run.report()["pseudo_labels"], explorer_data.clusters_data(run)
+    for name in ("basic", "basic_oc"):
+        k = run.clusters[name]
+        frame = results.pseudo_label_table(run, k)
+        assert results.purity(frame) == explorer.purity(k) == report[name]["purity"]
+        for cluster, members in frame.groupby("cluster"):
+            about = explorer.members(k, cluster)
+            assert set(members["most_images"]) == {about["label"]}
+            assert (members["main_class"] == about["label"]).sum() == (about["right"] if about["label"] else len(members))
+    ranking = results.ranking_table(run)
+    for split in ("clean", "unclean"):
+        assert results.purity(ranking[ranking["split"] == split]) == report[split]["purity"]
 
 
 def test_thumbnails_are_bounded_and_spread(run, monkeypatch):
@@ -207,6 +248,14 @@ def test_a_higher_confidence_teaches_less(run):
         assert kept[0] == 1
         numbers = teaching_shares(model, epoch, 0)
         assert numbers["taught"] == numbers["teacher"]  # all is taught
+
+
+def test_student_and_teacher_are_right_as_often_as_their_curves_say(run):
+    model = explorer_data.teaching_data(run)
+    right = model.right_by_epoch()
+    for n, epoch in enumerate(model.epochs):
+        numbers = teaching_shares(model, epoch, 0)
+        assert [right["student"][n], right["teacher"][n]] == pytest.approx([numbers["student"], numbers["teacher"]])
 
 
 def test_labels_stand_for_the_class_of_most_of_their_pixels(run):

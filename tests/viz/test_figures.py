@@ -7,8 +7,10 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import diagrams
 from ncdss_lib.method.cluster_matching import UNMATCHED
@@ -16,7 +18,7 @@ from ncdss_lib.method.evaluation import confusion_on_val
 from ncdss_lib.method.inference import load_model
 from ncdss_lib.method.metrics import score
 from ncdss_lib.runs.pipeline import Run, open_run
-from ncdss_lib.viz import examples, figures, percent, results, run_table, say, show_source, table
+from ncdss_lib.viz import examples, explorer_data, figures, percent, results, run_table, say, show_source, table
 from tests.data.fake_voc import make_fake_folder, make_fake_voc
 
 TINY = [
@@ -65,6 +67,7 @@ FIGURES = {
     "class_counts": lambda run, c: diagrams.class_counts(run),
     "saliency_quality": lambda run, c: diagrams.saliency_quality(run),
     "curves": lambda run, c: diagrams.curves(run, ["basic", "basic_oc"], ("base", "novel")),
+    "pipeline_steps": lambda run, c: figures.pipeline_steps(explorer_data.pipeline_data(run, 2)),
     "base_model_on": lambda run, c: figures.base_model_on(run, run.splits.novel[:2]),
     "base_confidence": lambda run, c: diagrams.base_confidence(run),
     "iou_bars": lambda run, c: diagrams.iou_bars(run, {name: score(matrix, run.labels) for name, matrix in c.items()}),
@@ -98,6 +101,16 @@ def test_it_draws_also_where_nobody_knows_the_truth(name, dataset, runs):
     assert figure.get_facecolor() == (1, 1, 1, 1)  # readable on a dark page too
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_smallest_text_is_ten_pixels_on_a_page_of_768(name, run, confusions):
+    """A page of 768 pixels shows figures 700 pixels wide."""
+    figure = FIGURES[name](run, confusions)
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    smallest = min(text.get_fontsize() for text in texts)
+    shown = min(700, 150 * figure.get_figwidth())
+    assert smallest * shown / (72 * figure.get_figwidth()) >= 10
+
+
 def test_every_public_figure_is_drawn_above():
     functions = {**vars(figures), **vars(diagrams)}
     made = {name for name, f in functions.items() if callable(f) and getattr(f, "__annotations__", {}).get("return") == "Drawing"}
@@ -121,6 +134,29 @@ def test_examples_take_the_novel_classes_in_turn(run):
     chosen = examples.novel(run, 5)
     assert len(set(chosen)) == 5
     assert set().union(*(presence[i] for i in chosen)) >= set(run.labels.novel_ids)
+
+
+def test_examples_come_by_rule_what_works_first_and_failures_last():
+    quality = pd.Series({"a": 0.1, "b": 0.95, "c": 0.8, "d": 0.6, "e": 0.9, "f": 0.05, "g": 0.55, "h": 0.2, "i": 0.58})
+    chosen = examples.by_rule(quality, 8, mixed=["c"])
+    assert chosen[:3] == ["c", "b", "e"]  # works; with a base object beside the novel one first
+    assert chosen[3] == "i"  # typical, nearest to the median first
+    assert set(chosen[4:6]) == {"d", "g"}
+    assert chosen[6:] == ["f", "a"]  # at most a quarter of failures
+    assert examples.by_rule(quality, 4, mixed=["c"]) == ["c", "b", "i", "f"]
+    kinds = examples.kinds(quality)
+    assert kinds[["b", "d", "f"]].tolist() == ["works", "typical", "fails"]
+    unknown = pd.Series(float("nan"), index=list("abcdef"))
+    assert examples.by_rule(unknown, 3) == ["a", "c", "f"]  # spread over the list
+    assert set(examples.kinds(unknown)) == {""}
+
+
+def test_the_first_image_is_one_where_the_method_works(run):
+    quality = examples.pseudo_label_quality(run)
+    chosen = examples.used(run, 6)
+    order = [{"works": 0, "typical": 1, "fails": 2}[kind] for kind in examples.kinds(quality)[chosen]]
+    assert order == sorted(order)
+    assert len(set(chosen)) == len(chosen) == 6
 
 
 def test_spread_keeps_both_ends():
