@@ -59,9 +59,10 @@ def make_splits(
         InputError: when the fold has no novel or no base image, or for another ``base_list``.
     """
     if base_list not in BASE_LISTS:
-        raise InputError(f"data.base_list={base_list!r}: {did_you_mean(base_list, BASE_LISTS)}")
+        hint = did_you_mean(base_list, BASE_LISTS)
+        raise InputError(f"data.base_list={base_list!r}: {hint}")
 
-    # an image may hold both kinds of classes; its base classes are known, then unlabelled
+    # an image with both kinds of class is novel, and may be in base training too
     presence = data.presence()
     novel = images_with(labels.novel_ids, presence, data.train_ids)
     any_base = images_with(labels.base_ids, presence, data.train_ids)
@@ -69,12 +70,17 @@ def make_splits(
     base = [i for i in data.train_ids if i not in unlabelled]
 
     # a fold needs both
-    found = {"novel": (novel, labels.novel_names), "base": (any_base, labels.base_names)}
+    found = {
+        "novel": (novel, labels.novel_names),
+        "base": (any_base, labels.base_names),
+    }
     for kind, (ids, names) in found.items():
         if not ids:
             raise InputError(
                 f"no {kind} image: none of the {len(data.train_ids)} training masks of "
-                f"{data.name} holds a {kind} class of this fold ({', '.join(names)}). Check the "
-                "masks, or choose another fold (--fold)."
+                f"{data.name} holds a {kind} class of this fold "
+                f"({', '.join(names)}). Check the masks, or choose another fold "
+                "(--fold)."
             )
-    return Splits(base, novel, base if base_list == "strict" else any_base, list(data.val_ids))
+    base_train = base if base_list == "strict" else any_base
+    return Splits(base, novel, base_train, list(data.val_ids))

@@ -90,7 +90,12 @@ def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:
     return F.normalize(torch.stack(sums), dim=1)
 
 
-def fuse(base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: int) -> np.ndarray:
+def fuse(
+    base_pred: np.ndarray,
+    novel_map: np.ndarray,
+    cluster: int,
+    num_base: int,
+) -> np.ndarray:
     """The pseudo-label of an image: confident base classes, else its cluster on the novel mask.
 
     What is neither is background.
@@ -103,11 +108,18 @@ def fuse(base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: i
     Returns:
         uint8 [H, W]: 0, 1..B, or B + cluster.
     """
-    return np.where(base_pred > 0, base_pred, novel_map * (num_base + cluster)).astype(np.uint8)
+    clusters = novel_map * (num_base + cluster)
+    return np.where(base_pred > 0, base_pred, clusters).astype(np.uint8)
 
 
 def cluster_prototypes(
-    prototypes: np.ndarray, clusters: int, *, dims: int, whiten: bool, n_init: int, seed: int
+    prototypes: np.ndarray,
+    clusters: int,
+    *,
+    dims: int,
+    whiten: bool,
+    n_init: int,
+    seed: int,
 ) -> tuple[np.ndarray, PCA]:
     """PCA, then k-means++.
 
@@ -119,7 +131,8 @@ def cluster_prototypes(
     Returns:
         Cluster of each prototype, int64 [N] in 1..K, and the fitted PCA.
     """
-    pca = PCA(min(dims, len(prototypes) - 1, prototypes.shape[1]), whiten=whiten, svd_solver="full")
+    kept = min(dims, len(prototypes) - 1, prototypes.shape[1])
+    pca = PCA(kept, whiten=whiten, svd_solver="full")
     reduced = pca.fit_transform(prototypes)
     assigned = KMeans(clusters, n_init=n_init, random_state=seed).fit_predict(reduced)
     return assigned.astype(np.int64) + 1, pca

@@ -58,7 +58,10 @@ def region_entropy(logits: Tensor, region: Tensor) -> Tensor:
 
 
 def split_clean(
-    entropy: np.ndarray, clusters: np.ndarray, share: float, per: Literal["dataset", "cluster"]
+    entropy: np.ndarray,
+    clusters: np.ndarray,
+    share: float,
+    per: Literal["dataset", "cluster"],
 ) -> np.ndarray:
     """Which images are clean: the ``share`` of lowest entropy.
 
@@ -79,7 +82,8 @@ def split_clean(
         else [np.flatnonzero(clusters == k) for k in np.unique(clusters)]
     )
     for group in groups:
-        count = int(len(group) * share) if per == "dataset" else int(len(group) * share + 0.5)
+        half = 0.0 if per == "dataset" else 0.5  # cut as published, or rounded
+        count = int(len(group) * share + half)
         clean[group[np.argsort(entropy[group], kind="stable")[:count]]] = True
     return clean & np.isfinite(entropy)
 

@@ -50,11 +50,16 @@ def ramp_up(epoch: float, length: float, maximum: float = 1.0) -> float:
 
     With length 5: .0067, .0408, .1653, .4493, .8187, then 1.
     """
-    return maximum * math.exp(-5 * (1 - min(epoch, length) / length) ** 2) if length else maximum
+    left = 1 - min(epoch, length) / length if length else 0.0
+    return maximum * math.exp(-5 * left**2)
 
 
 def eums_step(
-    student: nn.Module, teacher: nn.Module, batches: Batches, weight: float, config: EUMS
+    student: nn.Module,
+    teacher: nn.Module,
+    batches: Batches,
+    weight: float,
+    config: EUMS,
 ) -> Losses:
     """One step: learn from truth, from pseudo-labels, and from the teacher, who follows.
 
@@ -74,13 +79,16 @@ def eums_step(
     clean_logits = student(clean["x"])
     unclean_logits = student(unclean["strong"])
 
-    # The teacher follows the student as it is before this step; then it labels the unclean images.
+    # The teacher follows the student as it is before this step's gradient.
     ema_update(teacher, student, config.teacher_momentum, config.teacher_buffers)
     teacher.train(config.teacher_mode == "train")
-    size = clean["y"].shape[-2:]
-    taught = hard_pseudo_labels(teacher_logits(teacher, unclean["weak"], size), config.confidence)
 
-    # Where the recipe says so (the paper does not), it also checks the labels of the clean ones.
+    # Then it labels the unclean images.
+    size = clean["y"].shape[-2:]
+    said = teacher_logits(teacher, unclean["weak"], size)
+    taught = hard_pseudo_labels(said, config.confidence)
+
+    # Where the recipe says so (the paper does not), it also checks the clean labels.
     pseudo = clean["y"]
     if config.disputed != "keep":
         said = teacher_logits(teacher, clean["x"], size)

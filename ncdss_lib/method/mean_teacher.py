@@ -28,15 +28,17 @@ def ema_update(
     averaged: list[tuple[Tensor, Tensor]] = list(
         zip(teacher.parameters(), student.parameters(), strict=True)
     )
-    copied = (
-        [] if buffers == "own" else list(zip(teacher.buffers(), student.buffers(), strict=True))
-    )
+    copied: list[tuple[Tensor, Tensor]] = []
+    if buffers != "own":
+        copied = list(zip(teacher.buffers(), student.buffers(), strict=True))
     if buffers == "average":
         averaged += [pair for pair in copied if pair[0].is_floating_point()]
         copied = [pair for pair in copied if not pair[0].is_floating_point()]
-    torch._foreach_lerp_([mine for mine, _ in averaged], [its for _, its in averaged], 1 - momentum)
-    for buffer, its_buffer in copied:
-        buffer.copy_(its_buffer)
+    teachers = [teacher for teacher, _ in averaged]
+    students = [student for _, student in averaged]
+    torch._foreach_lerp_(teachers, students, 1 - momentum)
+    for teachers_own, students_own in copied:
+        teachers_own.copy_(students_own)
 
 
 def make_teacher(student: nn.Module, other: nn.Module | None = None) -> nn.Module:

@@ -39,7 +39,11 @@ def learning_rate_factor(config: Training, epoch: int, progress: float) -> float
     return 0.1 if epoch > config.milestone else 1.0
 
 
-def pixel_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+def pixel_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor | None = None,
+) -> Tensor:
     """Mean cross-entropy over the pixels that are not ignored, of all processes together.
 
     Args:
@@ -51,10 +55,10 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor | None = N
     Returns:
         Scalar; 0 when every pixel is ignored.
     """
-    # In NCHW, as the softmax over classes wants it: cheaper to change now than at the target's
-    # size.
+    # In NCHW, as the softmax over classes wants it: cheaper before than after.
     logits = logits.float().contiguous()
-    logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
+    size = target.shape[-2:]
+    logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction="sum")
     if valid is None:
         valid = sum_over_processes((target != IGNORE).sum()) / world_size()
