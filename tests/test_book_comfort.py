@@ -106,7 +106,8 @@ def test_the_card_is_a_picture_of_the_usual_size(project):
 
 def test_a_notebook_page_says_how_long_it_took(project):
     assert build(project) == 0
-    assert "This notebook took 12 s on 2 processor cores, figures and explorers included.</p>" in page(project, "notebooks/03_clustering.html")
+    told = "This notebook took 12 s on 2 processor cores, figures and explorers included.</p>"
+    assert told in page(project, "notebooks/03_clustering.html")
     assert "run-time" not in page(project, "index.html")
 
 

@@ -33,8 +33,8 @@ def run_time(executed: Path, manifest: Path) -> str | None:
     if manifest.is_file():
         own = json.loads(manifest.read_text())["seconds"]
         text += (
-            f" Its stage, {manifest.parent.name}, took {own:.0f} s when it was computed; a notebook "
-            "that finds the stage done does not compute it again."
+            f" Its stage, {manifest.parent.name}, took {own:.0f} s when it was computed; a "
+            "notebook that finds the stage done does not compute it again."
         )
     return text
 

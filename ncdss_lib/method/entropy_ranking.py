@@ -68,8 +68,8 @@ def split_clean(
     Args:
         entropy: float [N].
         clusters: int [N].
-        per: rank all images together (published), or each cluster by itself (ours, because a global
-            ranking empties whole clusters).
+        per: rank all images together (both recipes), or each cluster by itself (an option, because
+            one ranking may call few images of a hard cluster clean).
 
     Returns:
         bool [N]; int(N * share) are True (of each group, rounded half up where the groups are

@@ -22,8 +22,8 @@ def ema_update(
         teacher, student: networks with the same parameters and buffers.
         momentum: 0.99 as published; the half-life is log(1/2) / log(momentum) = 69 steps.
         buffers: batch-norm statistics. ``own`` (published) leaves those that the teacher gathered
-            itself, ``copy`` takes the student's, ``average`` (ours, because they should fit the
-            averaged weights) treats them as the parameters.
+            itself, ``copy`` takes the student's, ``average`` (laptop recipe, because they should
+            fit the averaged weights) treats them as the parameters.
     """
     averaged: list[tuple[Tensor, Tensor]] = list(
         zip(teacher.parameters(), student.parameters(), strict=True)
@@ -77,8 +77,8 @@ def settle_disputes(
         confidence: a pixel is disputed where the teacher's label is another one with at least this
             probability.
         disputed: ``keep`` the pseudo-label (published), ``ignore`` the pixel, or ``relabel`` it as
-            the teacher says (both ours, because one cluster an image on a saliency mask is wrong
-            wherever a second object or the background is salient).
+            the teacher says (laptop recipe, because one cluster an image on a saliency mask is
+            wrong wherever a second object or the background is salient).
 
     Returns:
         Integer [B, H, W].

@@ -62,14 +62,23 @@ def base_loss(w: Weights, batches: dict[str, Batch], dropout: float) -> Tensor:
 
 def basic_loss(w: Weights, batches: dict[str, Batch], dropout: float) -> Tensor:
     """As published: two forwards, each with the batch statistics of its own domain."""
-    on_base, on_novel = (
-        cross_entropy(segment(w, batches[name]["x"], batches[name]["y"].shape[-1], training=True, dropout=dropout), batches[name]["y"])
-        for name in ("base", "novel")
-    )
-    return (on_base + on_novel) / 2
+    losses = []
+    for name in ("base", "novel"):
+        labels = batches[name]["y"]
+        size = labels.shape[-1]
+        logits = segment(w, batches[name]["x"], size, training=True, dropout=dropout)
+        losses.append(cross_entropy(logits, labels))
+    return (losses[0] + losses[1]) / 2
 
 
-def eums_loss(student: Weights, teacher: Weights, batches: dict[str, Batch], epoch: int, dropout: float, threshold: float = 0.0) -> Tensor:
+def eums_loss(
+    student: Weights,
+    teacher: Weights,
+    batches: dict[str, Batch],
+    epoch: int,
+    dropout: float,
+    threshold: float = 0.0,
+) -> Tensor:
     """As published: the student on base, clean and strong; then the teacher follows; then it labels weak, in training mode."""
     base, clean, unclean = batches["base"], batches["clean"], batches["unclean"]
     size = base["y"].shape[-1]
@@ -79,10 +88,11 @@ def eums_loss(student: Weights, teacher: Weights, batches: dict[str, Batch], epo
     with torch.no_grad():
         for name in filter(is_parameter, teacher):
             teacher[name] = 0.99 * teacher[name] + 0.01 * student[name]
-        probability, label = segment(teacher, unclean["weak"], size, training=True, dropout=dropout).softmax(1).max(1)
+        said = segment(teacher, unclean["weak"], size, training=True, dropout=dropout)
+        probability, label = said.softmax(1).max(1)
         label[probability < threshold] = 255
-    supervised = (cross_entropy(on_base, base["y"]) + cross_entropy(on_clean, clean["y"])) / 2
-    return supervised + ramp_up(epoch) * cross_entropy(on_strong, label)
+    supervised = cross_entropy(on_base, base["y"]) + cross_entropy(on_clean, clean["y"])
+    return supervised / 2 + ramp_up(epoch) * cross_entropy(on_strong, label)
 
 
 class Sgd:
