@@ -70,7 +70,8 @@ def adjoint_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 def _bilinear_matrix(large: int, small: int) -> np.ndarray:
     """W of 1-D bilinear upsampling (align_corners=False), float32 [large, small]."""
     unit = torch.eye(small)[:, None, :]
-    return F.interpolate(unit, large, mode="linear", align_corners=False)[:, 0].T.numpy()
+    upsampled = F.interpolate(unit, large, mode="linear", align_corners=False)
+    return upsampled[:, 0].T.numpy()
 
 
 def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ def cross_entropy_of_pixels(logits: np.ndarray, labels: np.ndarray) -> float:
     for (b, y, x), label in np.ndenumerate(labels):
         if label != 255:
             pixel = logits[b, :, y, x]
-            terms.append(math.log(sum(math.exp(value - pixel[label]) for value in pixel)))
+            total = sum(math.exp(value - pixel[label]) for value in pixel)
+            terms.append(math.log(total))
     return sum(terms) / len(terms)
 
 
@@ -82,13 +83,14 @@ def eums_loss(
     """As published: the student on base, clean and strong; then the teacher follows; then it labels weak, in training mode."""
     base, clean, unclean = batches["base"], batches["clean"], batches["unclean"]
     size = base["y"].shape[-1]
-    on_base = segment(student, base["x"], size, training=True, dropout=dropout)
-    on_clean = segment(student, clean["x"], size, training=True, dropout=dropout)
-    on_strong = segment(student, unclean["strong"], size, training=True, dropout=dropout)
+    mode = {"training": True, "dropout": dropout}
+    on_base = segment(student, base["x"], size, **mode)
+    on_clean = segment(student, clean["x"], size, **mode)
+    on_strong = segment(student, unclean["strong"], size, **mode)
     with torch.no_grad():
         for name in filter(is_parameter, teacher):
             teacher[name] = 0.99 * teacher[name] + 0.01 * student[name]
-        said = segment(teacher, unclean["weak"], size, training=True, dropout=dropout)
+        said = segment(teacher, unclean["weak"], size, **mode)
         probability, label = said.softmax(1).max(1)
         label[probability < threshold] = 255
     supervised = cross_entropy(on_base, base["y"]) + cross_entropy(on_clean, clean["y"])
