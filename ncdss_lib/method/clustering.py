@@ -36,11 +36,11 @@ def confident_base(logits: Tensor, confidence: float) -> Tensor:
     """Pixels that the base model takes for a base class with confidence.
 
     Args:
-        logits: float [B, 1 + B, H, W] of the base model.
+        logits: float [b, 1 + B, H, W] of the base model.
         confidence: the published value is 0.9, compared strictly.
 
     Returns:
-        uint8 [B, H, W]: the base class 1..B where its probability is greater than ``confidence``,
+        uint8 [b, H, W]: the base class 1..B where its probability is greater than ``confidence``,
         else 0.
     """
     probability, label = logits.softmax(1).max(1)
@@ -78,11 +78,11 @@ def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:
     """One L2-normalised prototype an image: the sum of features under the novel mask.
 
     Args:
-        features: float [B, C, h, w].
-        weights: float [B, h, w] from :func:`adjoint_mask`.
+        features: float [b, C, h, w].
+        weights: float [b, h, w] from :func:`adjoint_mask`.
 
     Returns:
-        float32 [B, C] of unit length.
+        float32 [b, C] of unit length.
     """
     sums = [
         image.float().flatten(1) @ weight.float().flatten()
@@ -125,12 +125,12 @@ def cluster_prototypes(
     """PCA, then k-means++.
 
     Args:
-        prototypes: float [N, C].
+        prototypes: float [n, C].
         clusters: K.
-        dims: dimensions kept, at most N - 1.
+        dims: dimensions kept, at most n - 1.
 
     Returns:
-        Cluster of each prototype, int64 [N] in 1..K, and the fitted PCA.
+        Cluster of each prototype, int64 [n] in 1..K, and the fitted PCA.
     """
     kept = min(dims, len(prototypes) - 1, prototypes.shape[1])
     pca = PCA(kept, whiten=whiten, svd_solver="full")
@@ -255,7 +255,7 @@ def _write_pseudo_label(run: Context, folder: Path, clusters: int, found: tuple[
 
 @torch.inference_mode()
 def _prototypes(run: Context, folder: Path, used: list[str]) -> np.ndarray:
-    """One prototype a used image, from the ImageNet encoder's deepest stage: float32 [N, C]."""
+    """One prototype a used image, from the ImageNet encoder's deepest stage: float32 [n, C]."""
     runtime = run.runtime
     views = run.views
     encoder: nn.Module = nn.Identity()  # cached features are the encoder's
@@ -296,5 +296,5 @@ def read_pseudo_label(folder: Path, clusters: int, image_id: str) -> np.ndarray:
 
 
 def read_prototypes(folder: Path) -> np.ndarray:
-    """Prototypes of :func:`used_images`, float32 [N, C]."""
+    """Prototypes of :func:`used_images`, float32 [n, C]."""
     return load_file(folder / "prototypes.safetensors")["prototypes"].numpy()

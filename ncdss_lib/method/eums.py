@@ -105,7 +105,7 @@ def eums_step(
 
 @torch.no_grad()
 def teacher_logits(teacher: nn.Module, inputs: Tensor, size: Sequence[int]) -> Tensor:
-    """What the teacher says of its inputs, float32 [B, C, H, W] of the given size.
+    """What the teacher says of its inputs, float32 [b, C, H, W] of the given size.
 
     No gradient goes there.
     """

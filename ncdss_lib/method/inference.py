@@ -25,7 +25,7 @@ def predict(
         what: caption of the progress bar.
 
     Yields:
-        Image ids and float32 [B, outputs, size, size] on the run's device.
+        Image ids and float32 [b, outputs, size, size] on the run's device.
     """
     model.eval()
     mine, batch = run.runtime.shard(ids), run.recipe.compute.inference_batch

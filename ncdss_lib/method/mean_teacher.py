@@ -52,11 +52,11 @@ def hard_pseudo_labels(logits: Tensor, confidence: float) -> Tensor:
     """The teacher's labels for unlabelled pixels.
 
     Args:
-        logits: float [B, C, H, W].
+        logits: float [b, C, H, W].
         confidence: pixels whose highest probability is below become 255; 0 (published) keeps all.
 
     Returns:
-        int64 [B, H, W], classes 0..C-1 or 255.
+        int64 [b, H, W], classes 0..C-1 or 255.
     """
     probability, label = logits.softmax(1).max(1)
     return label.masked_fill_(probability < confidence, 255)
@@ -72,8 +72,8 @@ def settle_disputes(
     """Pseudo-labels of clean images, checked by the teacher.
 
     Args:
-        target: uint8 or int64 [B, H, W], pseudo-labels or 255.
-        logits: float [B, C, H, W] of the teacher.
+        target: uint8 or int64 [b, H, W], pseudo-labels or 255.
+        logits: float [b, C, H, W] of the teacher.
         confidence: a pixel is disputed where the teacher's label is another one with at least this
             probability.
         disputed: ``keep`` the pseudo-label (published), ``ignore`` the pixel, or ``relabel`` it as
@@ -81,7 +81,7 @@ def settle_disputes(
             wrong wherever a second object or the background is salient).
 
     Returns:
-        Integer [B, H, W].
+        Integer [b, H, W].
     """
     if disputed == "keep":
         return target

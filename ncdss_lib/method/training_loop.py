@@ -47,8 +47,8 @@ def pixel_cross_entropy(
     """Mean cross-entropy over the pixels that are not ignored, of all processes together.
 
     Args:
-        logits: float [B, C, h, w], resized bilinearly to the target's size.
-        target: uint8 or int64 [B, H, W], classes or 255.
+        logits: float [b, C, h, w], resized bilinearly to the target's size.
+        target: uint8 or int64 [b, H, W], classes or 255.
         valid: number of pixels to divide by; None: those of ``target`` that are not ignored. DDP
             averages gradients over processes, so each divides by the mean of their numbers.
 

@@ -59,7 +59,7 @@ class FeatureCache:
         }
 
     def read(self, views: Sequence[str], ids: Sequence[str]) -> torch.Tensor:
-        """Features float16 [B, C, h, w] (channels-last memory) of each id in its view."""
+        """Features float16 [b, C, h, w] (channels-last memory) of each id in its view."""
         rows = [self._files[view][self._row[view][i]] for view, i in zip(views, ids, strict=True)]
         return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
 
@@ -126,7 +126,7 @@ def _extract(
     folder: Path, items: list[Item], load: Any, encoder: Any, runtime: Runtime, batch: int
 ) -> None:
     def features(part: list[Item]) -> np.ndarray:
-        """float16 [B, h, w, C]"""
+        """float16 [b, h, w, C]"""
         images = np.stack([load(view, i) for view, _, i in part])
         with runtime.autocast():
             found = encoder(runtime.to_device(torch.from_numpy(images).permute(0, 3, 1, 2)))

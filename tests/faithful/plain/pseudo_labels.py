@@ -88,7 +88,7 @@ def clusters(prototypes: np.ndarray, k: int, *, seed: int, n_init: int = 10, dim
 
 
 def fused(high_base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: int) -> np.ndarray:
-    """Sections 6 and 7: the cluster on the whole mask, then confident base classes win."""
+    """As published: the cluster on the whole mask, then confident base classes win."""
     embedding = np.where(novel_map > 0, cluster, 0)
     pseudo = high_base_pred + np.where(embedding > 0, embedding + num_base, 0) * (high_base_pred == 0)
     return pseudo.astype(np.uint8)
