@@ -912,7 +912,7 @@ def check_split_clean(mine: Function) -> Markdown:
         "You kept the highest entropies: sort in ascending order.": lambda s, share: core(
             -s, share
         ),
-        "You rounded up: int(N * share) images are clean.": lambda s, share: core(
+        "You rounded up: int(n * share) images are clean.": lambda s, share: core(
             s, math.ceil(len(s) * share) / len(s) + 1e-9
         ),
         "That is the unclean part.": lambda s, share: ~core(s, share),

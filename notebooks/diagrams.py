@@ -6,6 +6,7 @@ Each function computes nothing that a stage should.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,6 +135,19 @@ def score_table(scores: Mapping[str, Scores]) -> HTML:
     return tables.table(rows, "model")
 
 
+def purity(rows: pd.DataFrame) -> float | None:
+    """Share of images whose class is that of most images in their cluster, as in the report.
+
+    Args:
+        rows: of :func:`ncdss_lib.viz.results.pseudo_label_table`; images without a novel pixel
+            under their region have no class and are left out.
+    """
+    known = rows[rows["main_class"] > 0]
+    if known.empty:
+        return None
+    return float(pd.crosstab(known["cluster"], known["main_class"]).max(axis=1).sum() / len(known))
+
+
 def quality_table(parts: Mapping[str, pd.DataFrame]) -> HTML:
     """How good the pseudo-labels of some images are.
 
@@ -142,12 +156,10 @@ def quality_table(parts: Mapping[str, pd.DataFrame]) -> HTML:
     """
     rows = {}
     for name, part in parts.items():
-        known = part[part["main_class"] > 0]
-        purity = (known["main_class"] == known["cluster_class"]).mean()
         rows[name] = {
             "images": len(part),
-            "pixels with the right class": tables.percent(results.right_share(part)),
-            "images in a cluster of their class": tables.percent(purity),
+            "right pixels": tables.percent(results.right_share(part)),
+            "purity (images)": tables.percent(purity(part)),
         }
     return tables.table(rows, "pseudo-labels")
 
@@ -179,11 +191,15 @@ def class_counts(run: Run) -> Drawing:
     return figure
 
 
-def saliency_quality(run: Run, limit: int = 300) -> Drawing:
+def saliency_shares(run: Run, limit: int = 300) -> tuple[np.ndarray, np.ndarray]:
     """What is under the saliency maps of the novel images, and what of each kind they cover.
 
     Args:
         limit: images that are read at most, evenly spread.
+
+    Returns:
+        For novel, base and background pixels, float [3] each: their share of the salient pixels,
+        and the share of them that is salient.
     """
     # pixels by kind (background, base, novel, ignored) and by not salient, salient
     kinds = np.full(256, 3, np.int64)
@@ -196,13 +212,17 @@ def saliency_quality(run: Run, limit: int = 300) -> Drawing:
             salient = np.zeros(tuple(truth.shape), bool)
         counts += confusion_matrix(truth, torch.from_numpy(salient.astype(int)), 4, 2).numpy()
 
-    # the same as shares, novel classes first
+    # as shares, novel classes first
+    by_kind = counts[[2, 1, 0]]
+    return by_kind[:, 1] / max(1, by_kind[:, 1].sum()), by_kind[:, 1] / np.maximum(
+        1, by_kind.sum(1)
+    )
+
+
+def saliency_quality(what_is_salient: np.ndarray, covered: np.ndarray) -> Drawing:
+    """Two bars from :func:`saliency_shares`."""
     names = ["novel classes", "base classes", "background"]
     colours = [BAD, GOOD, "#bbbbbb"]
-    by_kind = counts[[2, 1, 0]]
-    what_is_salient = by_kind[:, 1] / max(1, by_kind[:, 1].sum())
-    covered = by_kind[:, 1] / np.maximum(1, by_kind.sum(1))
-
     figure = blank(2.2)
     left, right = figure.subplots(1, 2)
     start = 0.0
@@ -253,24 +273,31 @@ def curves(
 # --- 02 base training -----------------------------------------------------------------------------
 
 
-def base_confidence(run: Run, limit: int = 80) -> Drawing:
-    """How confident the base model is of its base-class pixels in novel images.
+@dataclass
+class BaseConfidence:
+    """Pixels of novel images that the base model gives to a base class, by what they really are.
 
-    By what the pixels really are.
+    Attributes:
+        counts: [4, 20], by kind (the right base class, another one, a novel class, background) and
+            by probability in twentieths.
+        above: [4], those above the threshold.
+        everything: [4], all pixels of a base class (twice the same number), of novel classes, and
+            of the background, whatever the base model says of them.
     """
+
+    counts: np.ndarray
+    above: np.ndarray
+    everything: np.ndarray
+
+
+def base_confidences(run: Run, limit: int = 80) -> BaseConfidence:
+    """:class:`BaseConfidence` of some novel images, evenly spread."""
     threshold = run.recipe.clustering.base_confidence
     num_base = run.labels.num_base
-    kinds = {
-        "the right base class": GOOD,
-        "another base class": "#56b4e9",
-        "a novel class": BAD,
-        "background": NEUTRAL,
-    }
-
-    # pixels of each kind by probability, and those above the threshold
     bins = np.linspace(0, 1, 21)
     counts = np.zeros((4, 20))
     sure = np.zeros(4)
+    everything = np.zeros(4)
     ids = examples.spread(run.splits.novel, limit)
     for i, logits in results.logits_of(run, "base", ids, run.recipe.data.target_size).items():
         probability, label = (x.numpy() for x in logits.softmax(0).max(0))
@@ -280,7 +307,22 @@ def base_confidence(run: Run, limit: int = 80) -> Drawing:
             chosen = probability[(label > 0) & (kind == k) & (truth != IGNORE)]
             counts[k] += np.histogram(chosen, bins)[0]
             sure[k] += (chosen > threshold).sum()
+        novel = (truth > num_base) & (truth != IGNORE)
+        base = (truth > 0) & (truth <= num_base)
+        everything += [base.sum(), base.sum(), novel.sum(), (truth == 0).sum()]
+    return BaseConfidence(counts, sure, everything)
 
+
+def base_confidence(found: BaseConfidence, threshold: float) -> Drawing:
+    """How confident the base model is of its base-class pixels, by what they really are."""
+    kinds = {
+        "the right base class": GOOD,
+        "another base class": "#56b4e9",
+        "a novel class": BAD,
+        "background": NEUTRAL,
+    }
+    counts, sure = found.counts, found.above
+    bins = np.linspace(0, 1, 21)
     figure = blank(2.8)
     axis = figure.subplots()
     totals = np.maximum(1, counts.sum(1))
@@ -536,11 +578,14 @@ def reassignment(run: Run) -> Drawing:
     return figure
 
 
-def teacher_confidence(run: Run, limit: int = 80) -> Drawing:
-    """For every confidence threshold: how much the teacher labels, and how right it is.
+def teacher_pixels(run: Run, limit: int = 80) -> np.ndarray:
+    """Truly novel pixels of unclean images that the teacher labels at each threshold, int [2, 50].
 
-    Of the truly novel pixels of unclean images. Clusters are given the class of most pixels in the
-    training masks, as for the pseudo-labels.
+    Wrong ones and right ones, for the thresholds 0, 0.02, ... 0.98. Clusters are given the class of
+    most pixels in the training masks, as for the pseudo-labels.
+
+    Args:
+        limit: images that are read at most, evenly spread.
     """
     num_base = run.labels.num_base
     mapping = results.training_classes(run, run.clusters["eums"])
@@ -557,18 +602,31 @@ def teacher_confidence(run: Run, limit: int = 80) -> Drawing:
         right = results.to_classes(label, mapping, num_base) == truth
         counts[0] += np.histogram(probability[novel & ~right], edges)[0]
         counts[1] += np.histogram(probability[novel & right], edges)[0]
-    above = counts[:, ::-1].cumsum(1)[:, ::-1]
+    return counts[:, ::-1].cumsum(1)[:, ::-1]
+
+
+def teacher_shares(above: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """From :func:`teacher_pixels`: labelled at a threshold, right of these, right without it."""
     labelled = above.sum(0)
-    known = labelled > 0.005 * counts.sum()  # a handful of pixels says nothing
+    place = int(confidence * 50 + 1e-6)
+    right = above[1] / np.maximum(1, labelled)
+    return float(labelled[place] / max(1, labelled[0])), float(right[place]), float(right[0])
+
+
+def teacher_confidence(above: np.ndarray, confidence: float) -> Drawing:
+    """For every confidence threshold: how much the teacher labels, and how right it is."""
+    edges = np.linspace(0, 1, 51)
+    labelled = above.sum(0)
+    known = labelled > 0.005 * labelled[0]  # a handful of pixels says nothing
 
     figure = blank(2.6, 6)
     axis = figure.subplots()
     starts = edges[:-1]
-    share = labelled / max(1, counts.sum())
+    share = labelled / max(1, labelled[0])
     axis.plot(starts, share, color=NEUTRAL, label="novel pixels that get a label")
     right_share = above[1][known] / labelled[known]
     axis.plot(starts[known], right_share, color=GOOD, linestyle="-.", label="of those, right")
-    axis.axvline(run.recipe.eums.confidence, color=INK, linestyle="--", linewidth=1)
+    axis.axvline(confidence, color=INK, linestyle="--", linewidth=1)
     _legend(axis, loc="lower left")
     what = "confidence threshold of the teacher's labels"
     _style(axis, xlabel=what, ylabel="share", ylim=(0, 1.02), xlim=(0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 from PIL import Image
 
 import toyscenes
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.data.palette import class_look, rgb
+from ncdss_lib.viz import table
 from ncdss_lib.viz.figures import Drawing, Panel, grid, overlay
 from toyscenes import CLASSES, render_scene
 
@@ -136,3 +139,31 @@ def predictions_figure(out: Path, columns: int = 5) -> Drawing:
 def _picture(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         return np.array(picture.convert("RGB"))
+
+
+def from_markdown(text: str) -> HTML:
+    """What a command prints, a Markdown table and sentences, as a page shows it."""
+    parts: list[str] = []
+    rows: list[list[str]] = []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|"):
+            rows.append([cell.strip() for cell in line.strip("|").split("|")])
+            continue
+        if rows:
+            (corner, *columns), _, *body = rows
+            frame = pd.DataFrame([row[1:] for row in body], [row[0] for row in body], columns)
+            parts.append(table(frame, corner, right=False).data)
+            rows = []
+        if line.strip():
+            parts.append(f"<p>{html.escape(line)}</p>")
+    return HTML("".join(parts))
+
+
+def pixels_by_name(out: Path) -> dict[str, int]:
+    """Pixels of each name of the legend in all masks that ``ncdss predict`` wrote."""
+    counts = np.zeros(256, np.int64)
+    for path in (out / "masks").iterdir():
+        counts += np.bincount(read_labels(path).ravel(), minlength=256)
+    legend = pd.read_csv(out / "legend.csv")
+    pairs = zip(legend["name"], legend["id"], strict=True)
+    return {str(name): int(counts[label]) for name, label in pairs}

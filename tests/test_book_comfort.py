@@ -106,7 +106,8 @@ def test_the_card_is_a_picture_of_the_usual_size(project):
 
 def test_a_notebook_page_says_how_long_it_took(project):
     assert build(project) == 0
-    assert "Runs in 12 s on 2 cores.</p>" in page(project, "notebooks/03_clustering.html")
+    told = "This notebook took 12 s on 2 processor cores, figures and explorers included.</p>"
+    assert told in page(project, "notebooks/03_clustering.html")
     assert "run-time" not in page(project, "index.html")
 
 
@@ -114,4 +115,4 @@ def test_and_how_long_its_stage_took(project):
     (project / "run" / "clustering").mkdir()
     (project / "run" / "clustering" / "manifest.json").write_text(json.dumps({"seconds": 94.6}))
     assert build(project) == 0
-    assert "on 2 cores. Its stage, clustering, takes 95 s by itself" in page(project, "notebooks/03_clustering.html")
+    assert "included. Its stage, clustering, took 95 s when it was computed;" in page(project, "notebooks/03_clustering.html")

@@ -28,12 +28,13 @@ def run_time(executed: Path, manifest: Path) -> str | None:
     )
     if seconds is None:
         return None
-    text = f"Runs in {seconds:.0f} s" + (f" on {cores} cores." if cores else ".")
+    where = f" on {cores} processor cores" if cores else ""
+    text = f"This notebook took {seconds:.0f} s{where}, figures and explorers included."
     if manifest.is_file():
         own = json.loads(manifest.read_text())["seconds"]
         text += (
-            f" Its stage, {manifest.parent.name}, takes {own:.0f} s by itself where it was not "
-            "computed before."
+            f" Its stage, {manifest.parent.name}, took {own:.0f} s when it was computed; a "
+            "notebook that finds the stage done does not compute it again."
         )
     return text
 

@@ -68,7 +68,7 @@ class Views(Protocol):
     def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
         """What loads the batches of a training, epoch by epoch.
 
-        Of each source ``x`` and ``y`` (uint8 [B, T, T]), or ``weak`` and ``strong``.
+        Of each source ``x`` and ``y`` (uint8 [b, T, T]), or ``weak`` and ``strong``.
         """
         ...
 
@@ -234,7 +234,7 @@ class _Steps(Dataset):
 
 
 def _channels_first(batch: Tensor) -> Tensor:
-    """Images [B, H, W, 3] as [B, 3, H, W] in the same memory, which is then channels-last.
+    """Images [b, H, W, 3] as [b, 3, H, W] in the same memory, which is then channels-last.
 
     Label maps as they are.
     """

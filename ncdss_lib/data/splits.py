@@ -66,37 +66,45 @@ def make_splits(
         InputError: when the fold has no novel or no base image, or for another ``base_list``.
     """
     if base_list not in BASE_LISTS:
-        raise InputError(f"data.base_list={base_list!r}: {did_you_mean(base_list, BASE_LISTS)}")
+        hint = did_you_mean(base_list, BASE_LISTS)
+        raise InputError(f"data.base_list={base_list!r}: {hint}")
 
-    # an image may hold both kinds of classes; its base classes are known, then unlabelled
+    # an image with both kinds of class is novel, and may be in base training too
     presence = data.presence()
     novel = images_with(labels.novel_ids, presence, data.train_ids)
     any_base = images_with(labels.base_ids, presence, data.train_ids)
     unlabelled = set(novel)
     base = [i for i in data.train_ids if i not in unlabelled]
-    count = round(mixed / (1 - mixed) * len(novel))
-    nothing_new = {base[place * len(base) // count] for place in range(count)} if base else set()
+    count = round(mixed / (1 - mixed) * len(novel)) if base else 0
+    nothing_new = {base[place * len(base) // count] for place in range(count)}
 
     # a fold needs both
     if not any(presence[i] for i in data.train_ids):
         raise InputError(
-            f"no training mask of {data.name} holds a class: all pixels are 0 (background) or 255 "
-            "(ignore). Expected class ids from 1 on: are the masks black and white? Write the id "
-            "of its class into each pixel."
+            f"no training mask of {data.name} holds a class: all pixels are 0 "
+            "(background) or 255 (ignore). Expected class ids from 1 on: are the masks "
+            "black and white? Write the id of its class into each pixel."
         )
-    found = {"novel": (novel, labels.novel_names), "base": (any_base, labels.base_names)}
+    found = {
+        "novel": (novel, labels.novel_names),
+        "base": (any_base, labels.base_names),
+    }
     for kind, (ids, names) in found.items():
         if not ids:
             raise InputError(
                 f"no {kind} image: none of the {len(data.train_ids)} training masks of "
-                f"{data.name} holds a {kind} class of this fold ({', '.join(names)}). Check the "
-                "masks, or choose another fold (--fold)."
+                f"{data.name} holds a {kind} class of this fold "
+                f"({', '.join(names)}). Check the masks, or choose another fold "
+                "(--fold)."
             )
     if count >= len(base):
         raise InputError(
-            f"data.mixed={mixed}: {count} images without a novel class would lose their labels, "
-            f"but there are only {len(base)}. Set a smaller share."
+            f"data.mixed={mixed}: {count} images without a novel class would lose their "
+            f"labels, but there are only {len(base)}. Set a smaller share."
         )
-    base, any_base = ([i for i in ids if i not in nothing_new] for ids in (base, any_base))
+    base, any_base = (
+        [i for i in ids if i not in nothing_new] for ids in (base, any_base)
+    )
     novel = sorted([*novel, *nothing_new])
-    return Splits(base, novel, base if base_list == "strict" else any_base, list(data.val_ids))
+    base_train = base if base_list == "strict" else any_base
+    return Splits(base, novel, base_train, list(data.val_ids))

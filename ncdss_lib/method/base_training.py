@@ -38,11 +38,9 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
     base_val = [i for i in run.splits.val if base_ids.intersection(presence[i])]
 
     def miou(model: Any) -> float:
-        """Over background and base classes, on the validation images that hold a base class."""
-        return (
-            score(confusions(run, model, run.views.size, base_val).total, run.labels).all_miou
-            or 0.0
-        )
+        """Over background and base classes, on validation images with a base class."""
+        counts = confusions(run, model, run.views.size, base_val).total
+        return score(counts, run.labels).all_miou or 0.0
 
     fit(run, "base", model, [labelled], step_loss, config, folder, validate=miou)
     return {"images": len(labelled.ids), "epochs": config.epochs}

@@ -98,11 +98,10 @@ def supervised_step(model: Any, batches: Batches) -> Losses:
     Returns:
         ``loss``, and each batch's own under its name.
     """
-    # Two forwards: the head's batch-norm normalises base and novel images each by their own
-    # statistics.
-    losses = {
-        name: pixel_cross_entropy(model(batch["x"]), batch["y"]) for name, batch in batches.items()
-    }
+    # Two forwards: the head's batch-norm takes the statistics of each kind of image.
+    losses = {}
+    for name, batch in batches.items():
+        losses[name] = pixel_cross_entropy(model(batch["x"]), batch["y"])
     return {"loss": sum(losses.values()) / 2, **losses}  # type: ignore[dict-item]
 
 

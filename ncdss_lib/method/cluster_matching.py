@@ -63,7 +63,11 @@ def match_clusters(confusion: np.ndarray, labels: LabelSpace, rule: str) -> np.n
     return mapping
 
 
-def merge_clusters(confusion: np.ndarray, mapping: np.ndarray, labels: LabelSpace) -> np.ndarray:
+def merge_clusters(
+    confusion: np.ndarray,
+    mapping: np.ndarray,
+    labels: LabelSpace,
+) -> np.ndarray:
     """Merge the clusters' columns into their classes.
 
     Returns:
@@ -72,6 +76,6 @@ def merge_clusters(confusion: np.ndarray, mapping: np.ndarray, labels: LabelSpac
     first, classes = 1 + labels.num_base, len(labels.names)
     merged = np.zeros((classes, classes + 1), np.int64)
     merged[:, :first] = confusion[:, :first]
-    for cluster, label in enumerate(mapping):
-        merged[:, label] += confusion[:, first + cluster]  # UNMATCHED = -1 is the last column
+    for cluster, label in enumerate(mapping):  # UNMATCHED = -1 is the last column
+        merged[:, label] += confusion[:, first + cluster]
     return merged

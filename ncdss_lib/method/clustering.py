@@ -47,11 +47,11 @@ def confident_base(logits: Tensor, confidence: float) -> Tensor:
     """Pixels that the base model takes for a base class with confidence.
 
     Args:
-        logits: float [B, 1 + B, H, W] of the base model.
+        logits: float [b, 1 + B, H, W] of the base model.
         confidence: the published value is 0.9, compared strictly.
 
     Returns:
-        uint8 [B, H, W]: the base class 1..B where its probability is greater than ``confidence``,
+        uint8 [b, H, W]: the base class 1..B where its probability is greater than ``confidence``,
         else 0.
     """
     probability, label = logits.softmax(1).max(1)
@@ -81,18 +81,19 @@ def adjoint_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 def _bilinear_matrix(large: int, small: int) -> np.ndarray:
     """W of 1-D bilinear upsampling (align_corners=False), float32 [large, small]."""
     unit = torch.eye(small)[:, None, :]
-    return F.interpolate(unit, large, mode="linear", align_corners=False)[:, 0].T.numpy()
+    upsampled = F.interpolate(unit, large, mode="linear", align_corners=False)
+    return upsampled[:, 0].T.numpy()
 
 
 def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:
     """One L2-normalised prototype an image: the sum of features under the novel mask.
 
     Args:
-        features: float [B, C, h, w].
-        weights: float [B, h, w] from :func:`adjoint_mask`.
+        features: float [b, C, h, w].
+        weights: float [b, h, w] from :func:`adjoint_mask`.
 
     Returns:
-        float32 [B, C] of unit length.
+        float32 [b, C] of unit length.
     """
     sums = [
         image.float().flatten(1) @ weight.float().flatten()
@@ -104,7 +105,8 @@ def masked_prototype(features: Tensor, weights: Tensor) -> Tensor:
 def object_parts(novel_map: np.ndarray, least: float) -> np.ndarray:
     """Number the connected parts of a novel mask, the largest first.
 
-    Ours, because an image may hold several novel objects, and one cluster cannot be right for two.
+    Ours, because an image may hold several novel objects, and one cluster cannot be
+    right for two.
 
     Args:
         novel_map: bool [H, W].
@@ -127,9 +129,9 @@ def object_parts(novel_map: np.ndarray, least: float) -> np.ndarray:
 def within_class_whitening(prototypes: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """A metric learned from base objects: what differs within a class counts less.
 
-    Ours, because base classes tell which directions of the features do not tell classes apart. The
-    covariance of prototypes about the mean of their class is shrunk as Ledoit and Wolf (2004)
-    estimate it, and whitened away.
+    Ours, because base classes tell which directions of the features do not tell classes
+    apart. The covariance of prototypes about the mean of their class is shrunk as
+    Ledoit and Wolf (2004) estimate it, and whitened away.
 
     Args:
         prototypes: float [M, C] of base objects.
@@ -147,7 +149,10 @@ def within_class_whitening(prototypes: np.ndarray, classes: np.ndarray) -> np.nd
 
 
 def fuse(
-    base_pred: np.ndarray, novel_map: np.ndarray, cluster: int | np.ndarray, num_base: int
+    base_pred: np.ndarray,
+    novel_map: np.ndarray,
+    cluster: int | np.ndarray,
+    num_base: int,
 ) -> np.ndarray:
     """The pseudo-label of an image: confident base classes, else its cluster on the novel mask.
 
@@ -161,23 +166,31 @@ def fuse(
     Returns:
         uint8 [H, W]: 0, 1..B, or B + cluster.
     """
-    return np.where(base_pred > 0, base_pred, novel_map * (num_base + cluster)).astype(np.uint8)
+    clusters = novel_map * (num_base + cluster)
+    return np.where(base_pred > 0, base_pred, clusters).astype(np.uint8)
 
 
 def cluster_prototypes(
-    prototypes: np.ndarray, clusters: int, *, dims: int, whiten: bool, n_init: int, seed: int
+    prototypes: np.ndarray,
+    clusters: int,
+    *,
+    dims: int,
+    whiten: bool,
+    n_init: int,
+    seed: int,
 ) -> tuple[np.ndarray, PCA]:
     """PCA, then k-means++.
 
     Args:
-        prototypes: float [N, C].
+        prototypes: float [n, C].
         clusters: K.
-        dims: dimensions kept, at most N - 1.
+        dims: dimensions kept, at most n - 1.
 
     Returns:
-        Cluster of each prototype, int64 [N] in 1..K, and the fitted PCA.
+        Cluster of each prototype, int64 [n] in 1..K, and the fitted PCA.
     """
-    pca = PCA(min(dims, len(prototypes) - 1, prototypes.shape[1]), whiten=whiten, svd_solver="full")
+    kept = min(dims, len(prototypes) - 1, prototypes.shape[1])
+    pca = PCA(kept, whiten=whiten, svd_solver="full")
     reduced = pca.fit_transform(prototypes)
     assigned = KMeans(clusters, n_init=n_init, random_state=seed).fit_predict(reduced)
     return assigned.astype(np.int64) + 1, pca
@@ -402,5 +415,5 @@ def read_pseudo_label(folder: Path, clusters: int, image_id: str) -> np.ndarray:
 
 
 def read_prototypes(folder: Path) -> np.ndarray:
-    """Prototypes of :func:`used_images`, of the largest region of each, float32 [N, C]."""
+    """Prototypes of :func:`used_images`, of the largest region each, float32 [n, C]."""
     return load_file(folder / "prototypes.safetensors")["prototypes"].numpy()

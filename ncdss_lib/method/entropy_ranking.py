@@ -27,10 +27,10 @@ def entropy_map(logits: Tensor) -> Tensor:
     """Entropy of the prediction at each pixel, divided by log2 C.
 
     Args:
-        logits: float [B, C, ...], of maps or of single pixels.
+        logits: float [b, C, ...], of maps or of single pixels.
 
     Returns:
-        float [B, ...] in 0..1.
+        float [b, ...] in 0..1.
     """
     log_p = logits.log_softmax(1)
     return -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
@@ -42,11 +42,11 @@ def region_entropy(logits: Tensor, region: Tensor) -> Tensor:
     No other pixel is looked at: a region is a fifth of a typical image.
 
     Args:
-        logits: float [B, C, H, W].
-        region: bool [B, H, W].
+        logits: float [b, C, H, W].
+        region: bool [b, H, W].
 
     Returns:
-        float [B]; infinite where the region is empty, so that such an image is unclean (the
+        float [b]; infinite where the region is empty, so that such an image is unclean (the
         published NaN has no place in an order).
     """
     empty = logits.new_tensor(math.inf)
@@ -58,18 +58,21 @@ def region_entropy(logits: Tensor, region: Tensor) -> Tensor:
 
 
 def split_clean(
-    entropy: np.ndarray, clusters: np.ndarray, share: float, per: Literal["dataset", "cluster"]
+    entropy: np.ndarray,
+    clusters: np.ndarray,
+    share: float,
+    per: Literal["dataset", "cluster"],
 ) -> np.ndarray:
     """Which images are clean: the ``share`` of lowest entropy.
 
     Args:
-        entropy: float [N].
-        clusters: int [N].
-        per: rank all images together (published), or each cluster by itself (ours, because a global
-            ranking empties whole clusters).
+        entropy: float [n].
+        clusters: int [n].
+        per: rank all images together (both recipes), or each cluster by itself (an option, because
+            one ranking may call few images of a hard cluster clean).
 
     Returns:
-        bool [N]; int(N * share) are True (of each group, rounded half up where the groups are
+        bool [n]; int(n * share) are True (of each group, rounded half up where the groups are
         clusters). Infinite entropy is never clean.
     """
     clean = np.zeros(len(entropy), bool)
@@ -79,7 +82,8 @@ def split_clean(
         else [np.flatnonzero(clusters == k) for k in np.unique(clusters)]
     )
     for group in groups:
-        count = int(len(group) * share) if per == "dataset" else int(len(group) * share + 0.5)
+        half = 0.0 if per == "dataset" else 0.5  # cut as published, or rounded
+        count = int(len(group) * share + half)
         clean[group[np.argsort(entropy[group], kind="stable")[:count]]] = True
     return clean & np.isfinite(entropy)
 

@@ -51,11 +51,16 @@ def ramp_up(epoch: float, length: float, maximum: float = 1.0) -> float:
 
     With length 5: .0067, .0408, .1653, .4493, .8187, then 1.
     """
-    return maximum * math.exp(-5 * (1 - min(epoch, length) / length) ** 2) if length else maximum
+    left = 1 - min(epoch, length) / length if length else 0.0
+    return maximum * math.exp(-5 * left**2)
 
 
 def eums_step(
-    student: nn.Module, teacher: nn.Module, batches: Batches, weight: float, config: EUMS
+    student: nn.Module,
+    teacher: nn.Module,
+    batches: Batches,
+    weight: float,
+    config: EUMS,
 ) -> Losses:
     """One step: learn from truth, from pseudo-labels, and from the teacher, who follows.
 
@@ -75,15 +80,17 @@ def eums_step(
     clean_logits = student(clean["x"])
     unclean_logits = student(unclean["strong"])
 
-    # The teacher follows the student as it is before this step; then it labels the unclean images.
+    # The teacher follows the student as it is before this step's gradient.
     ema_update(teacher, student, config.teacher_momentum, config.teacher_buffers)
     teacher.train(config.teacher_mode == "train")
+
+    # Then it labels the unclean images.
     size = clean["y"].shape[-2:]
     said = teacher_logits(teacher, unclean["weak"], size)
     said = gate(said, config.gate, config.gate_strength)
     taught = hard_pseudo_labels(said, config.confidence)
 
-    # Where the recipe says so (the paper does not), it also checks the labels of the clean ones.
+    # Where the recipe says so (the paper does not), it also checks the clean labels.
     pseudo = clean["y"]
     if config.disputed != "keep":
         said = teacher_logits(teacher, clean["x"], size)
@@ -100,7 +107,7 @@ def eums_step(
 
 @torch.no_grad()
 def teacher_logits(teacher: nn.Module, inputs: Tensor, size: Sequence[int]) -> Tensor:
-    """What the teacher says of its inputs, float32 [B, C, H, W] of the given size.
+    """What the teacher says of its inputs, float32 [b, C, H, W] of the given size.
 
     No gradient goes there.
     """

@@ -34,7 +34,7 @@ def predict(
             :func:`ncdss_lib.method.gate.gate`; None: no gate.
 
     Yields:
-        Image ids and float32 [B, outputs, size, size] on the run's device.
+        Image ids and float32 [b, outputs, size, size] on the run's device.
     """
     model.eval()
     mine, batch = run.runtime.shard(ids), run.recipe.compute.inference_batch

@@ -22,21 +22,23 @@ def ema_update(
         teacher, student: networks with the same parameters and buffers.
         momentum: 0.99 as published; the half-life is log(1/2) / log(momentum) = 69 steps.
         buffers: batch-norm statistics. ``own`` (published) leaves those that the teacher gathered
-            itself, ``copy`` takes the student's, ``average`` (ours, because they should fit the
-            averaged weights) treats them as the parameters.
+            itself, ``copy`` takes the student's, ``average`` (laptop recipe, because they should
+            fit the averaged weights) treats them as the parameters.
     """
     averaged: list[tuple[Tensor, Tensor]] = list(
         zip(teacher.parameters(), student.parameters(), strict=True)
     )
-    copied = (
-        [] if buffers == "own" else list(zip(teacher.buffers(), student.buffers(), strict=True))
-    )
+    copied: list[tuple[Tensor, Tensor]] = []
+    if buffers != "own":
+        copied = list(zip(teacher.buffers(), student.buffers(), strict=True))
     if buffers == "average":
         averaged += [pair for pair in copied if pair[0].is_floating_point()]
         copied = [pair for pair in copied if not pair[0].is_floating_point()]
-    torch._foreach_lerp_([mine for mine, _ in averaged], [its for _, its in averaged], 1 - momentum)
-    for buffer, its_buffer in copied:
-        buffer.copy_(its_buffer)
+    teachers = [teacher for teacher, _ in averaged]
+    students = [student for _, student in averaged]
+    torch._foreach_lerp_(teachers, students, 1 - momentum)
+    for teachers_own, students_own in copied:
+        teachers_own.copy_(students_own)
 
 
 def make_teacher(student: nn.Module, other: nn.Module | None = None) -> nn.Module:
@@ -50,11 +52,11 @@ def hard_pseudo_labels(logits: Tensor, confidence: float) -> Tensor:
     """The teacher's labels for unlabelled pixels.
 
     Args:
-        logits: float [B, C, H, W].
+        logits: float [b, C, H, W].
         confidence: pixels whose highest probability is below become 255; 0 (published) keeps all.
 
     Returns:
-        int64 [B, H, W], classes 0..C-1 or 255.
+        int64 [b, H, W], classes 0..C-1 or 255.
     """
     probability, label = logits.softmax(1).max(1)
     return label.masked_fill_(probability < confidence, 255)
@@ -70,16 +72,16 @@ def settle_disputes(
     """Pseudo-labels of clean images, checked by the teacher.
 
     Args:
-        target: uint8 or int64 [B, H, W], pseudo-labels or 255.
-        logits: float [B, C, H, W] of the teacher.
+        target: uint8 or int64 [b, H, W], pseudo-labels or 255.
+        logits: float [b, C, H, W] of the teacher.
         confidence: a pixel is disputed where the teacher's label is another one with at least this
             probability.
         disputed: ``keep`` the pseudo-label (published), ``ignore`` the pixel, or ``relabel`` it as
-            the teacher says (both ours, because one cluster an image on a saliency mask is wrong
-            wherever a second object or the background is salient).
+            the teacher says (laptop recipe, because one cluster an image on a saliency mask is
+            wrong wherever a second object or the background is salient).
 
     Returns:
-        Integer [B, H, W].
+        Integer [b, H, W].
     """
     if disputed == "keep":
         return target

@@ -39,22 +39,26 @@ def learning_rate_factor(config: Training, epoch: int, progress: float) -> float
     return 0.1 if epoch > config.milestone else 1.0
 
 
-def pixel_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+def pixel_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor | None = None,
+) -> Tensor:
     """Mean cross-entropy over the pixels that are not ignored, of all processes together.
 
     Args:
-        logits: float [B, C, h, w], resized bilinearly to the target's size.
-        target: uint8 or int64 [B, H, W], classes or 255.
+        logits: float [b, C, h, w], resized bilinearly to the target's size.
+        target: uint8 or int64 [b, H, W], classes or 255.
         valid: number of pixels to divide by; None: those of ``target`` that are not ignored. DDP
             averages gradients over processes, so each divides by the mean of their numbers.
 
     Returns:
         Scalar; 0 when every pixel is ignored.
     """
-    # In NCHW, as the softmax over classes wants it: cheaper to change now than at the target's
-    # size.
+    # In NCHW, as the softmax over classes wants it: cheaper before than after.
     logits = logits.float().contiguous()
-    logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
+    size = target.shape[-2:]
+    logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction="sum")
     if valid is None:
         valid = sum_over_processes((target != IGNORE).sum()) / world_size()

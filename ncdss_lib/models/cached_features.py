@@ -106,7 +106,7 @@ class FeatureCache:
                 self._row[view] = {i: row for row, i in enumerate(ids)}
 
     def read(self, views: Sequence[str], ids: Sequence[str]) -> torch.Tensor:
-        """Features float16 [B, C, h, w] (channels-last memory) of each id in its view.
+        """Features float16 [b, C, h, w] (channels-last memory) of each id in its view.
 
         Raises:
             InputError: the disk gives other bytes than were written.
@@ -200,7 +200,7 @@ def _extract(
     folder: Path, items: list[Item], load: Any, encoder: Any, runtime: Runtime, batch: int
 ) -> None:
     def features(part: list[Item]) -> np.ndarray:
-        """Rows [B] of the files."""
+        """Rows [b] of the files."""
         images = np.stack([load(view, i) for view, _, i in part])
         with runtime.autocast():
             found = encoder(runtime.to_device(torch.from_numpy(images).permute(0, 3, 1, 2)))

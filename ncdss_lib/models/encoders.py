@@ -55,10 +55,10 @@ class Encoder(nn.Module):
         """Features of RGB images.
 
         Args:
-            images: uint8 [B, 3, H, W].
+            images: uint8 [b, 3, H, W].
 
         Returns:
-            float [B, sum(channels), h, w], h and w those of the shallowest chosen stage.
+            float [b, sum(channels), h, w], h and w those of the shallowest chosen stage.
         """
         # (x / 255 - mean) / std in one pass.
         pixels = torch.addcdiv(-self.mean / self.std, images.float(), 255 * self.std)

@@ -17,9 +17,9 @@ class Segmenter(nn.Module):
     """Encoder, head, and logits at any size.
 
     Args:
-        encoder: maps its input to features [B, C, h, w]; ``nn.Identity()`` where the input is
+        encoder: maps its input to features [b, C, h, w]; ``nn.Identity()`` where the input is
             cached features.
-        head: maps features to logits [B, outputs, h, w].
+        head: maps features to logits [b, outputs, h, w].
     """
 
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
@@ -35,10 +35,10 @@ class Segmenter(nn.Module):
         ).out_channels
 
     def forward(self, inputs: Tensor, size: int | None = None) -> Tensor:
-        """Logits [B, outputs, size, size], or [B, outputs, h, w] without ``size``.
+        """Logits [b, outputs, size, size], or [b, outputs, h, w] without ``size``.
 
         Args:
-            inputs: uint8 images [B, 3, H, W], or cached features [B, C, h, w].
+            inputs: uint8 images [b, 3, H, W], or cached features [b, C, h, w].
         """
         features = self.encoder(inputs)
         if not torch.is_autocast_enabled(features.device.type):
@@ -47,7 +47,7 @@ class Segmenter(nn.Module):
 
 
 def upsample(logits: Tensor, size: int | None) -> Tensor:
-    """Bilinear resize of [B, C, h, w] to [B, C, size, size] (align_corners=False, as published)."""
+    """Bilinear resize of [b, C, h, w] to [b, C, size, size] (align_corners=False, as published)."""
     if size is None or logits.shape[-2:] == (size, size):
         return logits
     return F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
@@ -92,7 +92,7 @@ class ImagePooling(nn.Sequential):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """float [B, C, h, w] to [B, 256, h, w], the same at every pixel."""
+        """float [b, C, h, w] to [b, 256, h, w], the same at every pixel."""
         height, width = features.shape[-2:]
         pooled = features.sum((2, 3), keepdim=True) / (height * width)
         for module in list(self)[1:]:  # the first is the mean

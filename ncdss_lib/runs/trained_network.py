@@ -62,7 +62,7 @@ class TrainedNetwork(Provenance):
 
     Attributes:
         checkpoint: where its weights come from.
-        model: maps uint8 images [B, 3, S, S] to logits [B, 1 + B + K, h, w]; in evaluation mode.
+        model: maps uint8 images [b, 3, S, S] to logits [b, 1 + B + K, h, w]; in evaluation mode.
         runtime: its device and precision.
     """
 

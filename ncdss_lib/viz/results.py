@@ -100,7 +100,7 @@ def pseudo_label_table(run: Run, clusters: int) -> pd.DataFrame:
     used = used_images(run.folder / "clustering")
     images = images_table(run.folder / "clustering").loc[used]
 
-    # pixels of each image by true class and cluster, int [N, classes, K]
+    # pixels of each image by true class and cluster, int [n, classes, K]
     counts = np.stack(
         [
             pseudo_label_counts(run.truth(i), pseudo_label(run, clusters, i), run.labels, clusters)
@@ -154,7 +154,7 @@ def ranking_table(run: Run) -> pd.DataFrame:
 
 
 def clean_rows(ranking: pd.DataFrame, share: float, per: str) -> np.ndarray:
-    """Which images of a ranking are clean for a clean share, bool [N].
+    """Which images of a ranking are clean for a clean share, bool [n].
 
     Args:
         per: what is ranked, ``dataset`` or ``cluster``.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import inspect
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,10 +18,54 @@ if TYPE_CHECKING:
 
 
 def show_source(function: Callable[..., Any] | type) -> Markdown:
-    """The source of a library function, as it runs, with its module above it."""
+    """The code of a library function, its name above it and its docstring folded below it."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
     name = f"{function.__module__}.{function.__qualname__}"
-    return Markdown(f"`{name}`\n\n```python\n{source}\n```")
+    code = without_docstring(source)
+    return Markdown(f"`{name}`\n\n```python\n{code}\n```\n\n{folded_docstring(source)}")
+
+
+def source_in_file(path: Path, name: str) -> str:
+    """The source of a function, or of a class's method ``Class.method``, without importing it."""
+    text = path.read_text(encoding="utf-8")
+    body = ast.parse(text).body
+    for part in name.split("."):
+        named = (ast.FunctionDef, ast.ClassDef)
+        found = [node for node in body if isinstance(node, named) and node.name == part]
+        if not found:
+            raise ValueError(f"{path} holds no {name}")
+        node = found[0]
+        body = node.body
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return textwrap.dedent("\n".join(text.splitlines()[first - 1 : node.end_lineno]))
+
+
+def _docstring(source: str) -> ast.Expr | None:
+    """The statement that is the docstring of the first definition in a source."""
+    definition = ast.parse(source).body[0]
+    assert isinstance(definition, ast.FunctionDef | ast.ClassDef)
+    first = definition.body[0]
+    has_one = ast.get_docstring(definition) is not None
+    return first if has_one and isinstance(first, ast.Expr) else None
+
+
+def without_docstring(source: str) -> str:
+    """The lines of a definition but for its docstring."""
+    docstring = _docstring(source)
+    lines = source.splitlines()
+    if docstring is not None:
+        del lines[docstring.lineno - 1 : docstring.end_lineno]
+    return "\n".join(lines)
+
+
+def folded_docstring(source: str) -> str:
+    """The docstring of a definition as folded HTML without a line break; empty without one."""
+    if _docstring(source) is None:
+        return ""
+    text = html.escape(ast.get_docstring(ast.parse(source).body[0]) or "")  # type: ignore[arg-type]
+    lines = text.replace("``", "`").replace("\n", "&#10;")
+    summary = "<summary>What goes in and what comes out</summary>"
+    return f'<details class="docstring">{summary}<pre>{lines}</pre></details>'
 
 
 def say(text: str) -> Markdown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -131,3 +132,24 @@ def test_the_clean_share_is_moved_in_a_notebook_opened_by_its_markdown(
     assert eventually(lambda: browser.js(picture, browser.js(find)), lambda seen: seen != before, 30) != before
     assert eventually(lambda: browser.js("return Promise.race([window.ranAll, false])"), bool, 240) is True
     nothing(browser.js(errors))
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (REPO / "notebooks").glob("[0-9][0-9]_*.md")))
+def test_no_notebook_shows_raw_marks(browser: Browser, lab: str, name: str) -> None:
+    """Each Markdown cell is scrolled to, since cells out of sight are not drawn, and read as it is drawn."""
+    browser.open(f"{lab}/lab/tree/{name}?reset", 1400, 1000)
+    browser.until("return document.querySelector('.jp-NotebookPanel .jp-Notebook')", seconds=60)
+    notebook = "window.jupyterapp.shell.currentWidget.content"
+    browser.until(f"return {notebook}?.widgets?.length > 5", seconds=60)
+    raw, boxes = [], 0
+    try:
+        for number in browser.js(f"return {notebook}.widgets.flatMap((w, i) => w.model.type === 'markdown' ? [i] : [])"):
+            browser.js(f"{notebook}.scrollToItem({number})")
+            drawn = f"{notebook}.widgets[{number}].node.querySelector('.myst')"
+            text = browser.until(f"return {drawn}?.innerText.trim()", seconds=30)
+            boxes += browser.js(f"return {drawn}.querySelectorAll('aside').length")
+            raw += [line for line in text.splitlines() if re.search(r"\{[\w:]+\}`|`{3}|:class:|\{term\}|\{numref\}|\{eq\}", line)]
+    finally:
+        browser.js("return window.jupyterapp.serviceManager.sessions.shutdownAll()")
+    nothing(raw)
+    assert boxes >= 3  # before you run, what you will learn, in short

@@ -21,11 +21,11 @@ EVERYWHERE = {
             ("steps_per_epoch", None),
         )
     },
-    # Sections 4 to 7.
+    # Clustering.
     "clustering.base_confidence": 0.9, "clustering.min_area_pixels": 1500, "clustering.min_area_fraction": 0.0, "clustering.pca_dims": 32,
     "clustering.whiten": True, "clustering.n_init": 10, "clustering.over_clustering": 2, "clustering.num_clusters": None,
     "clustering.uncertain_label": 0, "clustering.mask_size": "network",
-    # Sections 8 to 10.
+    # Basic framework, entropy ranking and EUMS.
     "basic_framework.init": "imagenet", "basic_framework.batch_size": 8, "basic_framework.milestone": 15,
     "basic_framework.select": "best_val", "entropy_ranking.enabled": True, "entropy_ranking.clean_share": 0.67,
     "entropy_ranking.per": "dataset",
@@ -34,7 +34,7 @@ EVERYWHERE = {
     "eums.max_weight": 1.0, "eums.dynamic_reassignment": True, "eums.reassign_epochs": (5,), "eums.reassign_share": 0.5,
     "eums.inference": "student", "eums.milestone": 15, "eums.select": "best_val",
 }  # fmt: skip
-#: Sections 3, 8 and 10, where the two data sets differ.
+#: The trainings, where the two data sets differ.
 BY_DATASET = {
     "pascal5i": {
         "base_training.epochs": 60, "base_training.batch_size": 16, "base_training.milestone": 25, "base_training.select": "best_val",

@@ -65,11 +65,11 @@ FIGURES = {
     "scenes": lambda run, c: figures.scenes(run),
     "what_is_told": lambda run, c: figures.what_is_told(run),
     "class_counts": lambda run, c: diagrams.class_counts(run),
-    "saliency_quality": lambda run, c: diagrams.saliency_quality(run),
+    "saliency_quality": lambda run, c: diagrams.saliency_quality(*diagrams.saliency_shares(run)),
     "curves": lambda run, c: diagrams.curves(run, ["basic", "basic_oc"], ("base", "novel")),
     "pipeline_steps": lambda run, c: figures.pipeline_steps(explorer_data.pipeline_data(run, 2)),
     "base_model_on": lambda run, c: figures.base_model_on(run, run.splits.novel[:2]),
-    "base_confidence": lambda run, c: diagrams.base_confidence(run),
+    "base_confidence": lambda run, c: diagrams.base_confidence(diagrams.base_confidences(run), 0.7),
     "iou_bars": lambda run, c: diagrams.iou_bars(run, {name: score(matrix, run.labels) for name, matrix in c.items()}),
     "pseudo_label_steps": lambda run, c: figures.pseudo_label_steps(run, examples.used(run, 2), run.clusters["basic"]),
     "threshold_strip": lambda run, c: figures.threshold_strip(run, run.splits.novel[:2]),
@@ -86,7 +86,7 @@ FIGURES = {
     "self_training": lambda run, c: figures.self_training(run, run.splits.novel[:2]),
     "ramp": lambda run, c: diagrams.ramp(run),
     "reassignment": lambda run, c: diagrams.reassignment(run),
-    "teacher_confidence": lambda run, c: diagrams.teacher_confidence(run),
+    "teacher_confidence": lambda run, c: diagrams.teacher_confidence(diagrams.teacher_pixels(run), 0.7),
     "score_bars": lambda run, c: diagrams.score_bars(run.report()),
     "protocols": lambda run, c: diagrams.protocols(run.report()),
 }
@@ -217,6 +217,7 @@ def test_the_tables_of_notebooks_say_what_the_report_and_the_scores_say(run, con
     shown = diagrams.quality_table({"all": results.pseudo_label_table(run, run.clusters["basic"])}).data
     assert f">{quality['images']}<" in shown
     assert percent(quality["correct_share"]) in shown
+    assert percent(quality["purity"]) in shown
     scores = score(confusions["basic_oc"], run.labels)
     shown = diagrams.score_table({"basic_oc": scores}).data
     for value in (run.clusters["basic_oc"], percent(scores.novel_miou), percent(scores.base_miou), scores.rule):

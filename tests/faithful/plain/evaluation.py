@@ -35,7 +35,9 @@ def best_total(iou: np.ndarray) -> tuple[float, tuple[int, ...]]:
 def matched(iou: np.ndarray) -> list[int]:
     """The class 0..N-1 of each cluster: one-to-one for K = N, each cluster's class of highest IoU for K > N."""
     classes, number = iou.shape
-    return list(best_total(iou)[1]) if number == classes else [int(iou[:, k].argmax()) for k in range(number)]
+    if number == classes:
+        return list(best_total(iou)[1])
+    return [int(iou[:, k].argmax()) for k in range(number)]
 
 
 def relabelled(prediction: np.ndarray, mapping: Sequence[int], num_base: int) -> np.ndarray:

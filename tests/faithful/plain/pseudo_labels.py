@@ -20,7 +20,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponential / exponential.sum(0)
 
 
-def base_removal(logits: np.ndarray, saliency: np.ndarray, confidence: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+def base_removal(
+    logits: np.ndarray,
+    saliency: np.ndarray,
+    confidence: float = 0.9,
+) -> tuple[np.ndarray, np.ndarray]:
     """As published, with its arithmetic as it is written there.
 
     Args:
@@ -50,7 +54,13 @@ def used(novel_maps: Mapping[str, np.ndarray], least: int = 1500) -> list[str]:
     return sorted(i for i, novel_map in novel_maps.items() if np.count_nonzero(novel_map) > least)
 
 
-def prototype(features: Tensor, novel_map: np.ndarray, size: int, *, channels_at_once: int = 64) -> np.ndarray:
+def prototype(
+    features: Tensor,
+    novel_map: np.ndarray,
+    size: int,
+    *,
+    channels_at_once: int = 64,
+) -> np.ndarray:
     """As published: features [C, h, w] upsampled to the size of the network's input, summed with the map as weight, L2-normalised.
 
     Channels are taken a few at a time, because all of them upsampled take 2 GB; in float64.
@@ -59,7 +69,8 @@ def prototype(features: Tensor, novel_map: np.ndarray, size: int, *, channels_at
     weight = torch.from_numpy(mask * (mask > 0.5))
     sums = []
     for some in features.double().split(channels_at_once):
-        upsampled = F.interpolate(some[None], (size, size), mode="bilinear", align_corners=False)[0]
+        how = {"mode": "bilinear", "align_corners": False}
+        upsampled = F.interpolate(some[None], (size, size), **how)[0]
         sums += [(channel * weight).sum().item() for channel in upsampled]
     return np.array(sums) / np.linalg.norm(sums)
 
@@ -77,7 +88,7 @@ def clusters(prototypes: np.ndarray, k: int, *, seed: int, n_init: int = 10, dim
 
 
 def fused(high_base_pred: np.ndarray, novel_map: np.ndarray, cluster: int, num_base: int) -> np.ndarray:
-    """Sections 6 and 7: the cluster on the whole mask, then confident base classes win."""
+    """As published: the cluster on the whole mask, then confident base classes win."""
     embedding = np.where(novel_map > 0, cluster, 0)
     pseudo = high_base_pred + np.where(embedding > 0, embedding + num_base, 0) * (high_base_pred == 0)
     return pseudo.astype(np.uint8)
@@ -97,7 +108,8 @@ def entropy_score(logits: np.ndarray, pseudo_label: np.ndarray, num_base: int) -
     scores = []
     for y, x in zip(*np.nonzero(pseudo_label > num_base), strict=True):
         p = softmax(logits[:, y, x])
-        scores.append(sum(-p_c * math.log2(p_c + 1e-30) / math.log2(number) for p_c in p) / number)
+        bits = sum(-p_c * math.log2(p_c + 1e-30) for p_c in p)
+        scores.append(bits / math.log2(number) / number)
     return sum(scores) / len(scores) if scores else math.nan
 
 
@@ -108,7 +120,11 @@ def clean_and_unclean(scores: Mapping[str, float], share: float = 0.67) -> tuple
     return ascending[:count], ascending[count:]
 
 
-def reassigned(clean: list[str], unclean: list[str], scores: Mapping[str, float]) -> tuple[list[str], list[str]]:
+def reassigned(
+    clean: list[str],
+    unclean: list[str],
+    scores: Mapping[str, float],
+) -> tuple[list[str], list[str]]:
     """As published: the lower half of the clean images stays clean, the others join the unclean ones."""
     stay, leave = clean_and_unclean({i: scores[i] for i in clean}, 0.5)
     return stay, unclean + leave

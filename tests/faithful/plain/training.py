@@ -42,7 +42,8 @@ def cross_entropy_of_pixels(logits: np.ndarray, labels: np.ndarray) -> float:
     for (b, y, x), label in np.ndenumerate(labels):
         if label != 255:
             pixel = logits[b, :, y, x]
-            terms.append(math.log(sum(math.exp(value - pixel[label]) for value in pixel)))
+            total = sum(math.exp(value - pixel[label]) for value in pixel)
+            terms.append(math.log(total))
     return sum(terms) / len(terms)
 
 
@@ -62,27 +63,38 @@ def base_loss(w: Weights, batches: dict[str, Batch], dropout: float) -> Tensor:
 
 def basic_loss(w: Weights, batches: dict[str, Batch], dropout: float) -> Tensor:
     """As published: two forwards, each with the batch statistics of its own domain."""
-    on_base, on_novel = (
-        cross_entropy(segment(w, batches[name]["x"], batches[name]["y"].shape[-1], training=True, dropout=dropout), batches[name]["y"])
-        for name in ("base", "novel")
-    )
-    return (on_base + on_novel) / 2
+    losses = []
+    for name in ("base", "novel"):
+        labels = batches[name]["y"]
+        size = labels.shape[-1]
+        logits = segment(w, batches[name]["x"], size, training=True, dropout=dropout)
+        losses.append(cross_entropy(logits, labels))
+    return (losses[0] + losses[1]) / 2
 
 
-def eums_loss(student: Weights, teacher: Weights, batches: dict[str, Batch], epoch: int, dropout: float, threshold: float = 0.0) -> Tensor:
+def eums_loss(
+    student: Weights,
+    teacher: Weights,
+    batches: dict[str, Batch],
+    epoch: int,
+    dropout: float,
+    threshold: float = 0.0,
+) -> Tensor:
     """As published: the student on base, clean and strong; then the teacher follows; then it labels weak, in training mode."""
     base, clean, unclean = batches["base"], batches["clean"], batches["unclean"]
     size = base["y"].shape[-1]
-    on_base = segment(student, base["x"], size, training=True, dropout=dropout)
-    on_clean = segment(student, clean["x"], size, training=True, dropout=dropout)
-    on_strong = segment(student, unclean["strong"], size, training=True, dropout=dropout)
+    mode = {"training": True, "dropout": dropout}
+    on_base = segment(student, base["x"], size, **mode)
+    on_clean = segment(student, clean["x"], size, **mode)
+    on_strong = segment(student, unclean["strong"], size, **mode)
     with torch.no_grad():
         for name in filter(is_parameter, teacher):
             teacher[name] = 0.99 * teacher[name] + 0.01 * student[name]
-        probability, label = segment(teacher, unclean["weak"], size, training=True, dropout=dropout).softmax(1).max(1)
+        said = segment(teacher, unclean["weak"], size, **mode)
+        probability, label = said.softmax(1).max(1)
         label[probability < threshold] = 255
-    supervised = (cross_entropy(on_base, base["y"]) + cross_entropy(on_clean, clean["y"])) / 2
-    return supervised + ramp_up(epoch) * cross_entropy(on_strong, label)
+    supervised = cross_entropy(on_base, base["y"]) + cross_entropy(on_clean, clean["y"])
+    return supervised / 2 + ramp_up(epoch) * cross_entropy(on_strong, label)
 
 
 class Sgd:
