@@ -17,26 +17,26 @@ Gate = Literal["none", "part", "image"]
 
 
 def gate(logits: Tensor, kind: Gate, strength: float) -> Tensor:
-    """Weigh the foreground classes of a pixel by what its object, or its image, says of them.
+    """Weigh the foreground classes of a pixel by what its object, or its image, says.
 
     Args:
-        logits: float [B, C, H, W]; channel 0 is background.
-        kind: ``none``: nothing is changed. ``image``: a class counts as much as its total
-            probability in the image; ``part``: in the connected foreground part of the pixel (what
-            is background stays as it is).
-        strength: the power of that weight, >= 0; at 0 nothing changes, at infinity the largest
-            class takes all.
+        logits: float [b, C, H, W]; channel 0 is background.
+        kind: ``none``: nothing is changed. ``image``: a class counts as much as its
+            total probability in the image; ``part``: in the connected foreground part
+            of the pixel (what is background stays as it is).
+        strength: the power of that weight, >= 0; at 0 nothing changes, at infinity the
+            largest class takes all.
 
     Returns:
-        Log-probabilities, float [B, C, H, W]. A pixel's probability of background, and so the sum
-        of all others, is what it was.
+        Log-probabilities, float [b, C, H, W]. A pixel's probability of background, and
+        so the sum of all others, is what it was.
     """
     if kind == "none":
         return logits
     probability = logits.float().softmax(1)
     classes = probability[:, 1:]
 
-    # How much of each class the pixel's region holds, beside the class it holds most of.
+    # How much of each class its region holds, beside the class it holds most of.
     if kind == "image":
         total = classes.sum((2, 3), keepdim=True)
     else:
@@ -52,11 +52,11 @@ def part_totals(classes: Tensor, parts: Tensor) -> Tensor:
     """Sum of each class over the part that a pixel belongs to.
 
     Args:
-        classes: float [B, C, H, W].
-        parts: int64 [B, H, W] from :func:`connected_parts`.
+        classes: float [b, C, H, W].
+        parts: int64 [b, H, W] from :func:`connected_parts`.
 
     Returns:
-        float [B, C, H, W]; 0 where a pixel belongs to no part.
+        float [b, C, H, W]; 0 where a pixel belongs to no part.
     """
     flat = classes.transpose(0, 1).flatten(1)  # [C, B * H * W]
     which = parts.flatten()
@@ -69,10 +69,10 @@ def connected_parts(mask: Tensor) -> Tensor:
     """Number the 4-connected parts of some masks.
 
     Args:
-        mask: bool [B, H, W].
+        mask: bool [b, H, W].
 
     Returns:
-        int64 [B, H, W] on the device of the mask: 1, 2, ... through all images, 0 outside.
+        int64 [b, H, W] on the device of the mask: 1, 2, ... through all images, 0 outside.
     """
     within = np.zeros((3, 3, 3), bool)  # neighbours in the same image alone
     within[1] = ndimage.generate_binary_structure(2, 1)

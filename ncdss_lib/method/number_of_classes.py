@@ -38,28 +38,27 @@ def estimate_number(prototypes: np.ndarray, *, seed: int = 0) -> int:
 def bic(
     prototypes: np.ndarray, numbers: Sequence[int], *, dims: int = 16, seed: int = 0
 ) -> np.ndarray:
-    """Minus the Bayesian information criterion of a mixture of K Gaussians of diagonal covariance.
+    """Minus the Bayesian information criterion of a mixture of K diagonal Gaussians.
 
-    What another class explains must be worth its mean, its variances and its weight: that is the
-    price that the other signals lack.
+    What another class explains must be worth its mean, its variances and its weight:
+    that is the price that the other signals lack.
 
     Args:
-        prototypes: float [M, C]; ``dims`` principal components are looked at, in which a Gaussian a
-            class is not too much for some tens of images.
+        prototypes: float [M, C]; ``dims`` principal components are looked at, in which
+            a Gaussian a class is not too much for some tens of images.
         numbers: the K to try.
 
     Returns:
         float [len(numbers)], higher is better.
     """
     points = _components(prototypes, dims)
-    return np.array(
-        [
-            -GaussianMixture(k, covariance_type="diag", n_init=3, reg_covar=1e-5, random_state=seed)
-            .fit(points)
-            .bic(points)
-            for k in numbers
-        ]
-    )
+    found = []
+    for k in numbers:
+        mixture = GaussianMixture(
+            k, covariance_type="diag", n_init=3, reg_covar=1e-5, random_state=seed
+        )
+        found.append(-mixture.fit(points).bic(points))
+    return np.array(found)
 
 
 def silhouette(prototypes: np.ndarray, numbers: Sequence[int], *, seed: int = 0) -> np.ndarray:
