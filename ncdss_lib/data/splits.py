@@ -99,8 +99,8 @@ def make_splits(
             )
     if count >= len(base):
         raise InputError(
-            f"data.mixed={mixed}: {count} images without a novel class would lose their "
-            f"labels, but there are only {len(base)}. Set a smaller share."
+            f"data.mixed={mixed}: {count} images without a novel class would lose "
+            f"their labels, but there are only {len(base)}. Set a smaller share."
         )
     base, any_base = (
         [i for i in ids if i not in nothing_new] for ids in (base, any_base)

@@ -55,7 +55,7 @@ def bic(
     found = []
     for k in numbers:
         mixture = GaussianMixture(
-            k, covariance_type="diag", n_init=3, reg_covar=1e-5, random_state=seed
+            k, covariance_type="diag", n_init=10, reg_covar=1e-5, random_state=seed
         )
         found.append(-mixture.fit(points).bic(points))
     return np.array(found)
