@@ -39,7 +39,7 @@ def test_what_a_report_holds_is_text_in_the_book_and_in_tables(browser: Browser,
     path.write_text(json.dumps(report))
     (tmp_path / "conf.py").write_text(
         CONF.replace('"result_tables"', '"result_tables", "executed_notebooks", "run_status"')
-        + f"\nexecuted_run = {path.parent.relative_to(tmp_path).as_posix()!r}\n"
+        + f"\nsmartquotes = False\nexecuted_run = {path.parent.relative_to(tmp_path).as_posix()!r}\n"
     )
     pages = [f"```{{result-table}} {kind}\n:dataset: toyscenes\n:recipe: laptop\n\nA caption.\n```" for kind in KINDS]
     pages += [f"```{{run-status}} {kind}\nA caption.\n```" for kind in ("run", "versions")]
