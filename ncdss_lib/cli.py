@@ -150,7 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     settings.option("--device", "auto, cpu or cuda", "auto")
 
     recipe = _Parser(add_help=False, parents=[data, settings])
-    text = "laptop (frozen encoder, CPU) or paper (published values, GPU)"
+    text = "laptop (frozen encoder, CPU), regions (laptop and ours beyond the paper) or paper (GPU)"
     recipe.option("--recipe", text, "laptop")
     text = "run folder, or for a grid the folder of all runs; without it "
     recipe.option("--out", text + "runs/DATASET/foldF/RECIPE/seedS", metavar="DIR")

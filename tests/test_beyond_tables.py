@@ -32,7 +32,7 @@ def test_the_gate_table_has_every_model_that_the_runs_have():
     scores = {"novel_miou": 0.25, "base_miou": 0.5}
     model = {"protocols": dict.fromkeys(("plain", "gate_part", "gate_image"), scores)}
     table = beyond_tables.gate_table({"runs": [{"models": {"eums": model}}, {"models": {"eums": model, "regions": model}}]})
-    assert table.index.tolist() == ["EUMS, novel", "EUMS, base", "regions, novel", "regions, base"]
+    assert table.index.tolist() == ["EUMS, novel", "EUMS, base", "committee after EUMS (ours), novel", "committee after EUMS (ours), base"]
     assert table.loc["EUMS, novel"].tolist() == ["25.0 ± 0.0"] * 3
 
 

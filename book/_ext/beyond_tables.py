@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from sphinx.util.docutils import SphinxDirective
 
-from ncdss_lib.runs.report import NAMES, TITLES, percent
+from ncdss_lib.runs.report import FURTHER, NAMES, percent
 
 MEASURED = Path(__file__).resolve().parents[1] / "measured"
 UNITS = {"image": "one region an image", "part": "a region a part"}
@@ -64,14 +64,14 @@ def gate_table(measured: dict[str, Any]) -> pd.DataFrame:
     """Novel and base mIoU of each model, as it is and behind both gates, over the file's runs."""
     rows: dict[str, dict[str, str]] = {}
     reports = measured.get("runs", [])
-    for name in [*NAMES, "regions"]:
+    for name, model in (NAMES | FURTHER).items():
         entries = [own["models"][name]["protocols"] for own in reports if name in own["models"]]
         for score, title in (("novel_miou", "novel"), ("base_miou", "base")) if entries else ():
             cells = {
                 heading: percent([entry[protocol][score] for entry in entries])
                 for protocol, heading in GATES.items()
             }
-            rows[f"{TITLES.get(name, name)}, {title}"] = cells
+            rows[f"{model}, {title}"] = cells
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

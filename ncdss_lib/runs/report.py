@@ -16,6 +16,7 @@ from ncdss_lib.system.folders import read_json, whole_file
 #: The models with novel classes, as tables call them.
 NAMES = {"basic": "basic framework", "basic_oc": "+ over-clustering", "eums": "EUMS"}
 TITLES = {"base": "base model", **NAMES}
+FURTHER = {"regions": "committee after EUMS (ours)"}  # only in runs whose recipe asks for it
 #: The rows of the paper's first table, which switches on one part after another.
 SWITCHES = {
     "basic": "basic framework",
@@ -55,6 +56,8 @@ PROTOCOLS = {
     "argmax_iou": "highest IoU (many-to-one)",
     "held_out": "matched on the other half of the images",
     "original_size": "published matching, at original size",
+    "gate_part": "published matching, behind the gate by part",
+    "gate_image": "published matching, behind the gate by image",
     "best_epoch": "published matching, best epoch on validation",
     "best_epoch_original_size": "the same at original size",
 }
@@ -125,6 +128,11 @@ def protocols_in(table: pd.DataFrame) -> list[str]:
     return [protocol for protocol in PROTOCOLS if protocol in set(table["protocol"])]
 
 
+def names_in(table: pd.DataFrame) -> dict[str, str]:
+    """The models with novel classes: those of every run, and further ones that are there."""
+    return NAMES | {m: name for m, name in FURTHER.items() if m in set(table["model"])}
+
+
 # --- cells --------------------------------------------------------------------------------------
 
 
@@ -169,7 +177,7 @@ def novel_table(table: pd.DataFrame, protocol: str = "published") -> pd.DataFram
 
     The paper's row stands under ours where there is one.
     """
-    return _by_fold(table, protocol, NAMES)
+    return _by_fold(table, protocol, names_in(table))
 
 
 def ablation_table(table: pd.DataFrame, protocol: str = "published") -> pd.DataFrame:
@@ -222,18 +230,21 @@ def _gains(table: pd.DataFrame, protocol: str) -> dict[str, pd.Series]:
     chosen = table[table["protocol"] == protocol]
     by_run = chosen.pivot_table(index=["fold", "seed"], columns="model", values="novel_miou")
     gains = {}
-    for better, worse in (("basic_oc", "basic"), ("eums", "basic"), ("eums", "basic_oc")):
+    names = names_in(table)
+    pairs = (("basic_oc", "basic"), ("eums", "basic"), ("eums", "basic_oc"), ("regions", "eums"))
+    for better, worse in pairs:
         if {better, worse} <= set(by_run):
             gain = (100 * (by_run[better] - by_run[worse])).dropna()
             if len(gain):
-                gains[f"{NAMES[better]} minus {NAMES[worse]}"] = gain
+                gains[f"{names[better]} minus {names[worse]}"] = gain
     return gains
 
 
 def score_table(table: pd.DataFrame, protocol: str = "published") -> pd.DataFrame:
     """All scores of every model under one protocol, in percent, over all runs."""
     chosen = table[table["protocol"] == protocol]
-    rows = {title: _mean_scores(chosen[chosen["model"] == m]) for m, title in TITLES.items()}
+    titles = {"base": TITLES["base"], **names_in(table)}
+    rows = {title: _mean_scores(chosen[chosen["model"] == m]) for m, title in titles.items()}
     rows[TITLES["base"]] |= dict.fromkeys(("novel", "harmonic"), "-")  # it has no novel classes
     return _from_rows(rows)
 
@@ -241,7 +252,7 @@ def score_table(table: pd.DataFrame, protocol: str = "published") -> pd.DataFram
 def protocol_table(table: pd.DataFrame) -> pd.DataFrame:
     """All scores of every model under every protocol, in percent, over all runs."""
     rows = []
-    for model, name in NAMES.items():
+    for model, name in names_in(table).items():
         for protocol in protocols_in(table):
             chosen = table[(table["model"] == model) & (table["protocol"] == protocol)]
             if len(chosen):
