@@ -114,7 +114,8 @@ def pairs(found: pd.DataFrame) -> str:
         return [label(name), track(marks, ends, line=True), label(f"{gain:+.1f}", "value")]
 
     lines = [line(f"fold {fold}, seed {seed}", row) for (fold, seed), row in table.iterrows()]
-    lines.append(line(f"mean of {len(table)}", table.mean(), " mean"))
+    if len(table) > 1:
+        lines.append(line(f"mean of {len(table)}", table.mean(), " mean"))
     lines.append([label("novel mIoU, %"), scale(ends), label("gain", "value")])
     return rows(lines, "runs", legend((m, report.NAMES[m]) for m in models))
 

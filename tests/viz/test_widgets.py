@@ -90,6 +90,7 @@ def test_a_notebook_that_is_executed_gets_the_explorer_of_the_page():
 STATIC = {
     "explore_labels": "layers", "explore_threshold": "threshold", "explore_clusters": "clusters", "explore_pseudo_labels": "layers",
     "explore_entropy": "ranking", "explore_teacher": "teaching", "explore_image": "layers",
+    "explore_pipeline": "pipeline",
 }  # fmt: skip
 
 
@@ -149,19 +150,21 @@ def test_threshold(run, live):
     pictures = {p.id: p for p in model.pictures}
     assert len(pictures) > 5
 
-    def wanted(image_id: str, threshold: float) -> dict[str, str]:
-        numbers = explorer_data.threshold_numbers(pictures[image_id], threshold, model.num_base)
-        return {"in the novel mask": percent(numbers["mask"]), "of that, really novel": percent(numbers["novel"])}
+    def mask(image_id: str, threshold: float) -> np.ndarray:
+        return explorer_data.threshold_masks(pictures[image_id], model.thresholds, threshold)[1]
 
-    levels = {i: np.unique(p.maps["probability"][(p.maps["salient"] > 0) & (p.maps["label"] > 0)]) for i, p in pictures.items()}
-    some = [image_id for image_id, own in levels.items() if len(own) > 1][:4]
+    def wanted(image_id: str, threshold: float) -> dict[str, str]:
+        own = mask(image_id, threshold)
+        share = explorer_data.novel_share(pictures[image_id], own, model.num_base)
+        return {"in the novel mask": percent(own.mean()), "of that, really novel": percent(share)}
+
+    some = [i for i in pictures if mask(i, 0.0).sum() < mask(i, 1.0).sum()][:4]
     assert len(some) == 4
     for image_id in some:
         shown.controls["image"].value = image_id
-        for level in (levels[image_id][0], levels[image_id][-2]):  # just above a level that occurs: some base pixels go into the mask
-            threshold = (level + 0.5) / 255
-            shown.controls["threshold"].value = 1.0
-            assert shown.after("threshold", threshold) == wanted(image_id, threshold)
+        shown.controls["threshold"].value = 1.0
+        assert shown.after("threshold", 0.0) == wanted(image_id, 0.0)
+        assert shown.after("threshold", 1.0) == wanted(image_id, 1.0)
 
 
 def test_clusters(run, live):
