@@ -176,11 +176,9 @@ def clusters(rows: pd.DataFrame, names: Sequence[str], novel: Sequence[int], num
     shares = rows.groupby("cluster")[["right", "pixels"]].sum()
     right = (shares["right"] / shares["pixels"].clip(lower=1)).sort_values()
     worst = right.index[0]
-    owner = f"*{names[owners[worst]]}*"
-    text += (
-        f"Cluster {worst} is the most mixed: {percent(right.iloc[0])} of its pixels are {owner}."
-    )
-    return text
+    share = percent(right.iloc[0])
+    text += f"Cluster {worst} is the most mixed: only {share} of its pixels are truly "
+    return text + f"*{names[owners[worst]]}*, the class that it stands for."
 
 
 # --- 04 and 07 scores -----------------------------------------------------------------------------
