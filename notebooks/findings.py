@@ -206,8 +206,10 @@ def cause_of_gain(
     if abs(total) < EVEN:
         return text.strip()
     main = max(known, key=lambda c: np.sign(total) * change[c])
+    alone = abs(change[main]) >= abs(total) / 2
+    cause = "The main cause is" if alone else "No class makes half of it; most comes from"
     text += (
-        f"The main cause is *{main}*, whose IoU goes from {percent(before[main])} to "
+        f"{cause} *{main}*, whose IoU goes from {percent(before[main])} to "
         f"{percent(after[main])}: {points(change[main])} of the mean of {len(known)} classes."
     )
     against = [c for c in known if change[c] * total < 0 and abs(change[c]) >= EVEN]

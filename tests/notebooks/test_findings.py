@@ -65,6 +65,8 @@ def test_the_class_that_made_most_of_a_gain():
     assert "25.0 points below basic" in text
     assert "*bird*, whose IoU goes from 60.0 % to 0.0 %" in text
     assert "*boat* rises." in text
+    spread = [dict(zip("abc", values, strict=True)) for values in ((0.1, 0.1, 0.1), (0.3, 0.2, 0.25))]
+    assert "No class makes half of it; most comes from *a*" in findings.cause_of_gain(*spread, [*"abc"], models)
     assert findings.cause_of_gain({"bird": 0.1}, {"bird": 0.1}, ["bird"], models).endswith("is level with basic in novel mIoU.")
     assert findings.cause_of_gain({"bird": None}, {"bird": None}, ["bird"], models) == ""
 
