@@ -176,11 +176,9 @@ def clusters(rows: pd.DataFrame, names: Sequence[str], novel: Sequence[int], num
     shares = rows.groupby("cluster")[["right", "pixels"]].sum()
     right = (shares["right"] / shares["pixels"].clip(lower=1)).sort_values()
     worst = right.index[0]
-    owner = f"*{names[owners[worst]]}*"
-    text += (
-        f"Cluster {worst} is the most mixed: {percent(right.iloc[0])} of its pixels are {owner}."
-    )
-    return text
+    share = percent(right.iloc[0])
+    text += f"Cluster {worst} is the most mixed: only {share} of its pixels are truly "
+    return text + f"*{names[owners[worst]]}*, the class that it stands for."
 
 
 # --- 04 and 07 scores -----------------------------------------------------------------------------
@@ -208,8 +206,10 @@ def cause_of_gain(
     if abs(total) < EVEN:
         return text.strip()
     main = max(known, key=lambda c: np.sign(total) * change[c])
+    alone = abs(change[main]) >= abs(total) / 2
+    cause = "The main cause is" if alone else "No class makes half of it; most comes from"
     text += (
-        f"The main cause is *{main}*, whose IoU goes from {percent(before[main])} to "
+        f"{cause} *{main}*, whose IoU goes from {percent(before[main])} to "
         f"{percent(after[main])}: {points(change[main])} of the mean of {len(known)} classes."
     )
     against = [c for c in known if change[c] * total < 0 and abs(change[c]) >= EVEN]

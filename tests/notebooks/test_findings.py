@@ -51,7 +51,7 @@ def test_clusters_that_were_divided_and_classes_without_one():
     rows = rows_of_clusters((1, 2, 2, 10, 9), (2, 2, 2, 10, 8), (3, 2, 3, 10, 2))
     text = findings.clusters(rows, NAMES, range(2, 4), 3)
     assert "*bird* (3 clusters) was divided, and no cluster is mostly *boat*" in text
-    assert "Cluster 3 is the most mixed: 20.0 % of its pixels are *bird*." in text
+    assert "Cluster 3 is the most mixed: only 20.0 % of its pixels are truly *bird*, the class that it stands for." in text
     rows = rows_of_clusters((1, 2, 2, 10, 9), (2, 3, 3, 10, 8))
     assert "no class was divided, and every novel class has a cluster of its own" in findings.clusters(rows, NAMES, range(2, 4), 2)
 
@@ -65,6 +65,8 @@ def test_the_class_that_made_most_of_a_gain():
     assert "25.0 points below basic" in text
     assert "*bird*, whose IoU goes from 60.0 % to 0.0 %" in text
     assert "*boat* rises." in text
+    spread = [dict(zip("abc", values, strict=True)) for values in ((0.1, 0.1, 0.1), (0.3, 0.2, 0.25))]
+    assert "No class makes half of it; most comes from *a*" in findings.cause_of_gain(*spread, [*"abc"], models)
     assert findings.cause_of_gain({"bird": 0.1}, {"bird": 0.1}, ["bird"], models).endswith("is level with basic in novel mIoU.")
     assert findings.cause_of_gain({"bird": None}, {"bird": None}, ["bird"], models) == ""
 
