@@ -102,9 +102,8 @@ def make_splits(
             f"data.mixed={mixed}: {count} images without a novel class would lose "
             f"their labels, but there are only {len(base)}. Set a smaller share."
         )
-    base, any_base = (
-        [i for i in ids if i not in nothing_new] for ids in (base, any_base)
-    )
+    base = [i for i in base if i not in nothing_new]
+    any_base = [i for i in any_base if i not in nothing_new]
     novel = sorted([*novel, *nothing_new])
     base_train = base if base_list == "strict" else any_base
     return Splits(base, novel, base_train, list(data.val_ids))

@@ -176,7 +176,9 @@ def pseudo_label_counts(
     return confusion_matrix(under, cluster, len(labels.names), clusters).numpy()
 
 
-def purity(clusters: Sequence[int], classes: Sequence[int]) -> float | None:
+def purity(
+    clusters: Sequence[int] | np.ndarray, classes: Sequence[int] | np.ndarray
+) -> float | None:
     """Share of images whose class is that of most images in their cluster.
 
     The one answer to "how pure are the clusters?": of images, not of pixels.

@@ -12,11 +12,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ncdss_lib.data import open_dataset
+from ncdss_lib.method.evaluation import confusions, protocols
 from ncdss_lib.models.checkpoints import Network, read_checkpoint
 from ncdss_lib.runs.pipeline import Run
 from ncdss_lib.runs.report import NAMES, PAPER, PROTOCOLS, SCORES, percent, to_markdown
 from ncdss_lib.runs.trained_network import find_provenance, load_network
-from ncdss_lib.method.evaluation import confusions, protocols
 from ncdss_lib.system.errors import InputError
 from ncdss_lib.system.folders import cache_root, disk_errors, refuse_file, write_json
 

@@ -1,7 +1,8 @@
-"""A run: one data set, fold, recipe and seed; the order of its stages; what is skipped and what is made.
+"""A run: one data set, fold, recipe and seed; the order of its stages; what is skipped and made.
 
-A stage is a function from the run and its own new folder to a dictionary of numbers. Its folder appears whole or not at all, with a
-manifest of everything that it was made from; it is made again only when that changes.
+A stage is a function from the run and its own new folder to a dictionary of numbers. Its folder
+appears whole or not at all, with a manifest of everything that it was made from; it is made again
+only when that changes.
 """
 
 from __future__ import annotations
@@ -22,18 +23,27 @@ from ncdss_lib import __version__
 from ncdss_lib.data import open_dataset
 from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.data.splits import label_space
+from ncdss_lib.method import (
+    ablation,
+    base_training,
+    basic_framework,
+    clustering,
+    entropy_ranking,
+    eums,
+    evaluation,
+    regions,
+)
+from ncdss_lib.method.check_settings import check_labels, check_settings
+from ncdss_lib.method.context import Context
 from ncdss_lib.models.encoders import check_encoder, weights_stamp
 from ncdss_lib.recipes import Recipe, key_of, load_recipe
-from ncdss_lib.method.context import Context
-from ncdss_lib.method.check_settings import check_labels, check_settings
-from ncdss_lib.method import ablation, base_training, basic_framework, clustering, entropy_ranking, eums, evaluation, regions
 from ncdss_lib.system.errors import InputError, RunError, did_you_mean
 from ncdss_lib.system.folders import (
     cache_root,
     commit_folder,
     disk_errors,
-    finished,
     fingerprint,
+    finished,
     locked_partial_folder,
     manifest,
     read_json,
@@ -63,7 +73,10 @@ STAGES: dict[str, Stage] = {
     "basic_framework": Stage(basic_framework.compute, ("base_training", "clustering")),
     "entropy_ranking": Stage(entropy_ranking.compute, ("clustering", "basic_framework")),
     "eums": Stage(eums.compute, ("clustering", "basic_framework", "entropy_ranking")),
-    "evaluation": Stage(evaluation.compute, ("base_training", "clustering", "basic_framework", "entropy_ranking", "eums")),
+    "evaluation": Stage(
+        evaluation.compute,
+        ("base_training", "clustering", "basic_framework", "entropy_ranking", "eums"),
+    ),
 }
 #: Made only when the recipe asks for it.
 OPTIONAL: dict[str, Stage] = {
@@ -82,7 +95,15 @@ class Run(Context):
         skipped: stage -> whether it was done before; of the stages that were asked for.
     """
 
-    def __init__(self, data: SegmentationData, fold: int, seed: int, recipe: Recipe, folder: Path, device: str = "auto") -> None:
+    def __init__(
+        self,
+        data: SegmentationData,
+        fold: int,
+        seed: int,
+        recipe: Recipe,
+        folder: Path,
+        device: str = "auto",
+    ) -> None:
         super().__init__(data, fold, seed, recipe, folder, device)
         self.skipped: dict[str, bool] = {}
 
@@ -91,9 +112,14 @@ class Run(Context):
         return [*STAGES, *(name for name in OPTIONAL if getattr(self.recipe, name).wanted)]
 
     def key(self, stage: str) -> str:
-        """The fingerprint of everything that a stage is made from: the data, its section of the recipe, the stages before it."""
+        """The fingerprint of everything that a stage is made from.
+
+        That is the data, its section of the recipe, and the stages before it.
+        """
         recipe = self.recipe
-        data = {name: value for name, value in key_of(recipe, "data").items() if name not in _NEUTRAL}
+        data = {
+            name: value for name, value in key_of(recipe, "data").items() if name not in _NEUTRAL
+        }
         return fingerprint(
             {
                 "stage": stage,
@@ -111,7 +137,7 @@ class Run(Context):
         return manifest(self.folder / stage).get("key") == self.key(stage)
 
     def ensure(self, stage: str) -> Path:
-        """Return a stage's folder, computing it and the stages before it as far as they are not current."""
+        """Return a stage's folder; it and the stages before it are made where not current."""
         if stage not in _ALL:
             raise InputError(f"unknown stage {stage!r}: {did_you_mean(stage, _ALL)}")
         for earlier in _ALL[stage].after:
@@ -120,13 +146,18 @@ class Run(Context):
         if stage in self.skipped:
             return folder
         key = self.key(stage)
-        if self.runtime.from_main(lambda: finished(folder, key)):  # one answer for all processes of a run
+        if self.runtime.from_main(
+            lambda: finished(folder, key)
+        ):  # one answer for all processes of a run
             self.skipped[stage] = True
             return folder
         self.skipped[stage] = False
         views = self.views  # features are extracted outside the stage's own time
         assert views is not None
-        with disk_errors(f"stage {stage}", self.folder), locked_partial_folder(folder, key, self.runtime.from_main) as partial:
+        with (
+            disk_errors(f"stage {stage}", self.folder),
+            locked_partial_folder(folder, key, self.runtime.from_main) as partial,
+        ):
             if partial is None:  # another process made it meanwhile
                 self.skipped[stage] = True
                 return folder
@@ -145,7 +176,10 @@ class Run(Context):
                         "key": key,
                         "seconds": round(time.perf_counter() - started, 3),
                         "peak_memory_bytes": _peak_memory(self.runtime.device),
-                        "settings": {s: getattr(self.recipe, s).model_dump() for s in ("data", "model", stage)},
+                        "settings": {
+                            s: getattr(self.recipe, s).model_dump()
+                            for s in ("data", "model", stage)
+                        },
                         "numbers": numbers,
                     },
                     checked="**/*",
@@ -154,8 +188,10 @@ class Run(Context):
         return folder
 
     def _check_inputs(self, stage: str) -> None:
-        """Refuse to go on from what another run, with other settings, has put into this folder meanwhile."""
-        replaced = self.runtime.from_main(lambda: [earlier for earlier in _ALL[stage].after if not self.is_current(earlier)])
+        """Refuse to go on from what another run, with other settings, has put here meanwhile."""
+        replaced = self.runtime.from_main(
+            lambda: [earlier for earlier in _ALL[stage].after if not self.is_current(earlier)]
+        )
         if replaced:
             raise RunError(
                 f"{self.folder / replaced[0]} was replaced by a run with other settings while "
@@ -181,7 +217,10 @@ class Run(Context):
             "config": self.recipe.model_dump(exclude={"name"}, mode="json"),
             "versions": _versions(),
             "device": self.runtime.describe(),
-            "classes": {"base": list(self.labels.base_names), "novel": list(self.labels.novel_names)},
+            "classes": {
+                "base": list(self.labels.base_names),
+                "novel": list(self.labels.novel_names),
+            },
             "images": {
                 "base": len(self.splits.base),
                 "novel": len(self.splits.novel),
@@ -192,7 +231,10 @@ class Run(Context):
             },
             "saliency": self.data.saliency_note,
             "masks": self.data.masks_note,
-            "clustering": {"pca_dims": clusters["pca_dims"], "explained_variance": clusters["explained_variance"]},
+            "clustering": {
+                "pca_dims": clusters["pca_dims"],
+                "explained_variance": clusters["explained_variance"],
+            },
             "stages": {
                 name: {
                     "seconds": entry["seconds"],
@@ -215,29 +257,40 @@ class Run(Context):
         return path
 
     def report(self) -> dict[str, Any]:
-        """The contents of report.json, written before if it is not there or was made from other settings or data."""
+        """The contents of report.json, written before if it is not there or not current."""
         path = self.folder / "report.json"
         if not (path.is_file() and all(self.is_current(stage) for stage in self.stages())):
             self.write_report()
         return read_json(path)
 
 
-def run_folder(dataset: str, fold: int, recipe: str, seed: int, out: str | Path | None = None) -> Path:
+def run_folder(
+    dataset: str, fold: int, recipe: str, seed: int, out: str | Path | None = None
+) -> Path:
     """``out``, or ``runs/DATASET/foldF/RECIPE/seedS`` of the project."""
     return Path(out) if out else runs_root() / dataset / f"fold{fold}" / recipe / f"seed{seed}"
 
 
 def open_run(
-    dataset: str = "toyscenes", data_root: str | None = None, fold: int = 0, seed: int = 0, recipe: str = "laptop",
-    out: str | None = None, overrides: Sequence[str] = (), device: str | None = None,
+    dataset: str = "toyscenes",
+    data_root: str | None = None,
+    fold: int = 0,
+    seed: int = 0,
+    recipe: str = "laptop",
+    out: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
 ) -> Run:
-    """Open (or begin) a run. The arguments are the parameters of every notebook and the options of ``ncdss run``.
+    """Open (or begin) a run.
+
+    The arguments are the parameters of every notebook and the options of ``ncdss run``.
 
     Args:
         device: auto, cpu or cuda; None takes ``$NCDSS_DEVICE``, or auto.
 
     Raises:
-        InputError: anything about the data or the options that is wrong; nothing is written before it is raised.
+        InputError: anything about the data or the options that is wrong; nothing is written before
+            it is raised.
     """
     _check_types(dataset, data_root, fold, seed, recipe, out, overrides)
     settings = load_recipe(recipe, overrides, dataset)
@@ -257,7 +310,13 @@ def open_run(
 
 
 def _check_types(
-    dataset: object, data_root: object, fold: object, seed: object, recipe: object, out: object, overrides: object
+    dataset: object,
+    data_root: object,
+    fold: object,
+    seed: object,
+    recipe: object,
+    out: object,
+    overrides: object,
 ) -> None:
     """Refuse parameters of another kind, as a notebook's first cell may hold them."""
     text, path, number = "a text in quotes", "a text in quotes, or None", "a whole number"
@@ -272,7 +331,11 @@ def _check_types(
     }
     for name, (value, kinds, words) in expected.items():
         listed = value if isinstance(value, list | tuple) else ()
-        if not isinstance(value, kinds) or isinstance(value, bool) or not all(isinstance(item, str) for item in listed):
+        if (
+            not isinstance(value, kinds)
+            or isinstance(value, bool)
+            or not all(isinstance(item, str) for item in listed)
+        ):
             raise InputError(f"{name} = {value!r} does not fit: expected {words}.")
 
 
@@ -289,7 +352,8 @@ def reopen(folder: str | Path, data_root: str | None = None, device: str | None 
     path = Path(folder) / "report.json"
     if not path.is_file():
         raise InputError(
-            f"{path} is missing: {folder} is not the folder of a finished run. `ncdss run` makes one, or ends one that was begun."
+            f"{path} is missing: {folder} is not the folder of a finished run. `ncdss run` makes "
+            "one, or ends one that was begun."
         )
     report = read_json(path)
     recipe = Recipe.model_validate_json(json.dumps({"name": report["recipe"], **report["config"]}))
@@ -302,7 +366,15 @@ def reopen(folder: str | Path, data_root: str | None = None, device: str | None 
 
 
 def _versions() -> dict[str, str]:
-    packages = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "scikit-learn", "papermill")
+    packages = (
+        "torch",
+        "torchvision",
+        "timm",
+        "lightning-fabric",
+        "numpy",
+        "scikit-learn",
+        "papermill",
+    )
     versions = {"python": platform.python_version(), "ncdss": __version__}
     for package in packages:
         try:
@@ -326,4 +398,11 @@ def _peak_memory(device: torch.device) -> int | None:
     status = Path("/proc/self/status")
     if not status.is_file():
         return None
-    return next((int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM")), None)
+    return next(
+        (
+            int(line.split()[1]) * 1024
+            for line in status.read_text().splitlines()
+            if line.startswith("VmHWM")
+        ),
+        None,
+    )

@@ -15,6 +15,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ncdss_lib.data.image_files import list_files, opened, read_image
+from ncdss_lib.data.palette import paint, to_hex
 from ncdss_lib.models.checkpoints import Network
 from ncdss_lib.runs.report import percent, to_markdown
 from ncdss_lib.runs.trained_network import TrainedNetwork, open_checkpoint
@@ -26,7 +27,6 @@ from ncdss_lib.system.folders import (
     partial_folder,
     refuse_file,
 )
-from ncdss_lib.data.palette import paint, to_hex
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -88,7 +88,7 @@ def find_reports(paths: Iterable[str | Path]) -> list[Path]:
 def reports_in(path: Path) -> list[dict[str, Any]]:
     """The reports in a file: that of one run, or those that :func:`export` put together."""
     contents = read_json(path)
-    return contents["runs"] if "runs" in contents else [contents]
+    return contents.get("runs", [contents])
 
 
 def read_reports(paths: Iterable[str | Path]) -> pd.DataFrame:

@@ -219,7 +219,7 @@ def threshold_maps(
     probability, label = (x.numpy() for x in logits.softmax(0).max(0))
     return {
         "label": label.astype(np.uint8),
-        "level": np.searchsorted(np.float32(thresholds), probability).astype(np.uint8),
+        "level": np.searchsorted(np.asarray(thresholds, np.float32), probability).astype(np.uint8),
         "salient": salient_pixels(run, image_id),
         "truth": run.truth(image_id),
     }

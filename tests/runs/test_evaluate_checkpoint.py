@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.loading import resize_image
-from ncdss_lib.runs.pipeline import open_run
+from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.runs.evaluate_checkpoint import evaluate_checkpoint, evaluation_tables
+from ncdss_lib.runs.pipeline import open_run
 from ncdss_lib.system.folders import read_json
 from tests.models.test_checkpoints import OUTPUTS
 from tests.runs.conftest import FOLD, SMALL, refused

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ncdss_lib.data.masks import read_labels, resize_labels
-from ncdss_lib.method.inference import load_model
-from ncdss_lib.runs.pipeline import STAGES, Run, reopen
-from ncdss_lib.recipes import flatten, load_recipe
 from ncdss_lib.method import clustering, eums
+from ncdss_lib.method.inference import load_model
+from ncdss_lib.recipes import flatten, load_recipe
+from ncdss_lib.runs.pipeline import STAGES, Run, reopen
 from ncdss_lib.system.errors import InputError, RunError
 from ncdss_lib.system.folders import read_json
 from tests.conftest import TINY_PAPER, opened
@@ -496,7 +496,10 @@ def refused(run: Run, stage: str, match: str) -> str:
 @pytest.mark.parametrize(
     ("override", "match"),
     [
-        ("clustering.over_clustering=5", "more clusters than images: K = 25, but only 15 of 16 .*1 without saliency.*clustering.over_clustering"),
+        (
+            "clustering.over_clustering=5",
+            "more clusters than images: K = 25, but only 15 of 16 .*1 without saliency.*clustering.over_clustering",
+        ),
         ("clustering.min_area_fraction=0.99", "only 0 of 16 novel images are left .*15 below the area limit"),
         ("clustering.num_clusters=240", "K = 240 clusters: with the background and 15 base classes that makes 256 labels"),
         ("entropy_ranking.clean_share=0.05", "eums: the list 'clean' is empty in epoch 0"),

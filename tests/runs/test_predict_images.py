@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ncdss_lib.data.palette import class_look, cluster_look, to_hex
 from ncdss_lib.runs.predict_images import predict_images
 from ncdss_lib.runs.trained_network import open_checkpoint
 from ncdss_lib.system.folders import read_json
-from ncdss_lib.data.palette import class_look, cluster_look, to_hex
 from tests.models.test_checkpoints import OUTPUTS
 from tests.runs.conftest import FOLD, SMALL, refused
 
