@@ -356,7 +356,14 @@ def reopen(folder: str | Path, data_root: str | None = None, device: str | None 
             "one, or ends one that was begun."
         )
     report = read_json(path)
-    recipe = Recipe.model_validate_json(json.dumps({"name": report["recipe"], **report["config"]}))
+    try:
+        settings = json.dumps({"name": report["recipe"], **report["config"]})
+        recipe = Recipe.model_validate_json(settings)
+    except (KeyError, TypeError, ValueError) as error:  # a ValidationError is a ValueError
+        said = " ".join(str(error).split())
+        raise InputError(
+            f"{path} holds settings that are none ({said[:200]}). Make it again with `ncdss run`."
+        ) from None
     data = open_dataset(report["dataset"], data_root, cache_root(), recipe.data)
     device = device or os.environ.get("NCDSS_DEVICE") or "auto"
     run = Run(data, report["fold"], report["seed"], recipe, Path(folder), device)

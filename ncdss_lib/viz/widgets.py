@@ -12,16 +12,17 @@ answer a question (``allow_stdin``): JupyterLab and VS Code say yes, papermill a
 from __future__ import annotations
 
 import html
-import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ipywidgets  # type: ignore[import-untyped]
 import numpy as np
 from IPython.core.getipython import get_ipython
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ncdss_lib.data.image_files import read_image
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import BAD, GOOD, class_look, cluster_look
@@ -29,6 +30,7 @@ from ncdss_lib.method.clustering import used_images
 from ncdss_lib.method.mean_teacher import hard_pseudo_labels
 from ncdss_lib.runs.pipeline import Run, reopen
 from ncdss_lib.runs.trained_network import open_checkpoint
+from ncdss_lib.system.errors import InputError
 from ncdss_lib.viz import examples, explorer_data, figures, results
 from ncdss_lib.viz.explorer_data import (
     SALIENT,
@@ -708,7 +710,7 @@ def explore_image(run: AnyRun) -> ipywidgets.VBox | Explorer:
         if uploaded:
             try:
                 image = _read_upload(uploaded[0]["content"])
-            except OSError as error:
+            except InputError as error:
                 return figures.blank(0.2), {"this file cannot be read as a picture": str(error)}
         labels, probability = trained.predict_image(image)
         panels = [Panel(image), overlay(image, labels, look), Panel(probability, cmap="viridis")]
@@ -722,8 +724,13 @@ def explore_image(run: AnyRun) -> ipywidgets.VBox | Explorer:
 
 
 def _read_upload(content: memoryview) -> np.ndarray:
-    """A picture of at most 1,024 pixels a side, the right way up; uint8 [H, W, 3]."""
-    with Image.open(io.BytesIO(content)) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
-    upright.thumbnail((1024, 1024))
-    return np.array(upright)
+    """A picture of at most 1,024 pixels a side, by the rule of all readers; uint8 [H, W, 3]."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "upload"
+        file.write_bytes(content)
+        try:
+            picture = Image.fromarray(read_image(file))
+        except InputError as error:
+            raise InputError(str(error).replace(str(file), "the picture")) from None
+    picture.thumbnail((1024, 1024))
+    return np.array(picture)
