@@ -21,7 +21,7 @@ from ncdss_lib.viz import table
 from ncdss_lib.viz.figures import Drawing, Panel, grid, overlay
 from toyscenes import CLASSES, render_scene
 
-VERSION = 1  # of what is drawn here; toyscenes has one of its own
+VERSION = 2  # of what is drawn here; toyscenes has one of its own
 DRAWN_BY = ".drawn_by"  # a file in the collection: both versions, and what was asked for
 BASE = (1, 8, 12)  # ids of toyscenes: three classes that are labelled
 NOVEL = (14, 20)  # and two that are not
@@ -81,10 +81,11 @@ def draw_collection(
 def _kind(number: int, mask: np.ndarray, wanted: Mapping[str, int]) -> str | None:
     """Where an image goes, as long as more of a kind are wanted; None: nowhere.
 
-    Every fourth goes to validation, whatever it holds.
+    Every fourth may go to validation; at least every second of those holds a novel class.
     """
-    own = "unlabelled" if np.isin(mask, NOVEL).any() else "labelled"
-    kinds = ("val", own) if number % 4 == 3 else (own,)
+    is_novel = bool(np.isin(mask, NOVEL).any())
+    own = "unlabelled" if is_novel else "labelled"
+    kinds = ("val", own) if number % 8 == 3 or (number % 8 == 7 and is_novel) else (own,)
     return next((kind for kind in kinds if wanted[kind]), None)
 
 

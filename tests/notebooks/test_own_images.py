@@ -54,4 +54,5 @@ def test_images_go_where_more_are_wanted_and_every_fourth_to_validation():
     assert own_images._kind(0, new, wanted) == "unlabelled"
     assert own_images._kind(3, new, wanted) == "val"
     assert own_images._kind(3, new, wanted | {"val": 0}) == "unlabelled"
+    assert own_images._kind(7, new, wanted) == "val"
     assert own_images._kind(0, plain, wanted | {"labelled": 0}) is None
