@@ -155,7 +155,7 @@ def test_an_estimated_number_sets_the_clusters_of_every_model(voc, tmp_path):
 
 def test_a_given_number_sets_the_clusters(voc, tmp_path):
     run = opened(voc, tmp_path / "run", "laptop", "clustering.num_novel=3")
-    assert run.clusters == {"basic": 3, "basic_oc": 6, "eums": 6}
+    assert run.clusters == {"basic": 3, "basic_oc": 6, "eums": 6, "regions": 6}
     run.ensure("clustering")
     assert run.numbers("clustering")["num_novel"] == 3
 

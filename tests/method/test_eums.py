@@ -166,6 +166,7 @@ def test_the_whole_stage_leaves_student_teacher_and_history(voc, ranked, tmp_pat
     folder = run.ensure("eums")
     names = {p.name for p in folder.iterdir()}
     assert names == {
+        "checksums.sha256",
         "eums.safetensors",
         "eums_teacher.safetensors",
         "eums_history.csv",

@@ -169,14 +169,15 @@ def test_a_text_file_is_refused(tmp_path):
 
 
 def test_weights_of_another_network_are_refused(weights):
-    refused("does not fit resnet34: layer1.2.conv1.weight is missing", weights=str(weights), encoder="resnet34")
+    words = "resnet18.pth is of another configuration: layer1.2.conv1.weight is missing .*Is it a file of resnet34"
+    refused(words, weights=str(weights), encoder="resnet34")
 
 
 def test_weights_of_another_shape_are_refused(weights, tmp_path):
     given = torch.load(weights, weights_only=True)
     given["layer4.0.conv1.weight"] = torch.zeros(2, 2)
     torch.save(given, tmp_path / "odd.pth")
-    refused(r"layer4.0.conv1.weight has shape \(2, 2\), not \(512, 256, 3, 3\) \(1 such", weights=str(tmp_path / "odd.pth"))
+    refused(r"layer4.0.conv1.weight has shape \(2, 2\) instead of \(512, 256, 3, 3\) \(1 such", weights=str(tmp_path / "odd.pth"))
 
 
 def test_a_file_that_holds_something_else_is_refused(tmp_path):

@@ -175,7 +175,7 @@ def test_purity_is_that_of_the_report():
     generator = np.random.default_rng(0)
     cluster, main = generator.integers(1, 5, 60), generator.integers(0, 4, 60)
     rows = pd.DataFrame({"cluster": cluster, "main_class": main})
-    votes = [(k - 1, c - 1) for k, c in zip(cluster, main, strict=True) if c]
+    votes = [(k - 1, c) for k, c in zip(cluster, main, strict=True) if c]
     labels = PseudoLabels(np.ones((4, 4), np.int64), votes, 60)
     assert diagrams.purity(rows) == pytest.approx(labels.quality(1)["purity"])
     assert diagrams.purity(rows[rows["main_class"] == 0]) is None

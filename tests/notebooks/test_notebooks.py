@@ -138,7 +138,7 @@ def test_exercises_wait_for_an_answer_and_solutions_are_right(stem, recipe, voc,
     names = DEFAULTS | tiny
     if stem == "08_your_own_images":  # its run is a training of minutes: a collection, and what its report says
         root = tmp_path / "collection"
-        draw_collection(root, labelled=4, unlabelled=2, val=1)
+        draw_collection(root, labelled=4, unlabelled=12, val=1)
         (root / SALIENCY).mkdir()
         for photo in (root / "unlabelled").iterdir():
             Image.open(photo).convert("L").save(root / SALIENCY / f"{photo.stem}.png")

@@ -234,7 +234,7 @@ def test_one_run_at_a_time_sees_all_devices(tmp_path, monkeypatch, options):
         return True
 
     data = SimpleNamespace(fingerprint=lambda: "")
-    monkeypatch.setattr("ncdss_lib.runs.pipeline.open_run", lambda **_: SimpleNamespace(data=data))
+    monkeypatch.setattr("ncdss_lib.runs.pipeline.open_run", lambda **_: SimpleNamespace(data=data, stages=list))
     monkeypatch.setattr(grid_run, "execute", execute)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(grid, "notebook_paths", list)
