@@ -73,7 +73,7 @@ def stage_rows(run: Path) -> list[dict[str, str]]:
     rows = []
     for stage in STAGES:
         made = read_json(run / stage / "manifest.json")
-        if not made and stage == "ablation":
+        if not made and stage in ("ablation", "regions"):
             continue  # only some recipes ask for it
         memory = made.get("peak_memory_bytes")
         rows.append(
