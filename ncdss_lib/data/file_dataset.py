@@ -30,7 +30,7 @@ class FileDataset(SegmentationData):
         root: the folder of the data set.
         cache_dir: where the table of contents is kept between runs; None keeps it in memory only.
         train_ids, val_ids: sorted and disjoint.
-        listings: the folders that were listed, for :attr:`left_out`.
+        listings: the folders that were listed, for ``left_out``.
         images: the photo of every id.
         masks: the mask of every id that has one.
         need_maps: the training images that ask for a saliency map.
