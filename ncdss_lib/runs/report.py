@@ -88,7 +88,8 @@ def find_reports(paths: Iterable[str | Path]) -> list[Path]:
 def reports_in(path: Path) -> list[dict[str, Any]]:
     """The reports in a file: that of one run, or those that :func:`export` put together."""
     contents = read_json(path)
-    return contents.get("runs", [contents])
+    is_export = isinstance(contents, dict) and "runs" in contents
+    return contents["runs"] if is_export else [contents]
 
 
 def read_reports(paths: Iterable[str | Path]) -> pd.DataFrame:
