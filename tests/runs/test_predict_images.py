@@ -93,7 +93,7 @@ def test_an_empty_folder_may_be_given_and_another_not(runs, pictures, tmp_path):
     before = sorted(out.rglob("*"))
     refused("exists already and is not an empty folder", predict_images, file, pictures, out)
     refused(
-        "exists already and is not an empty folder",
+        "is a file. Expected a folder",
         predict_images,
         file,
         pictures,
