@@ -34,6 +34,7 @@ document.addEventListener("DOMContentLoaded", () => {
     dialog.addEventListener("keydown", (event) => {
       if (event.key === "ArrowLeft") step(-1);
       if (event.key === "ArrowRight") step(1);
+      if (event.key === "Escape") dialog.close();
     });
     dialog.addEventListener("close", () => { dialog.remove(); start.closest("button").focus(); });
     dialog.append(bar, frame, caption);
