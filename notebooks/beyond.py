@@ -11,7 +11,6 @@ import torch
 
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import BAD, INK, NEUTRAL, class_look, cluster_look
-from ncdss_lib.method.cluster_matching import match_clusters
 from ncdss_lib.method.clustering import (
     base_objects,
     cluster_prototypes,
@@ -195,11 +194,6 @@ def part_rows(run: Run, count: int = 3) -> Drawing:
         shown = overlay(image, numbered, look, tags=False)
         rows.append([photo(run, i), shown, overlay(image, run.truth(i), class_look(run.labels))])
     return figures.grid(rows, ["image", "parts of its novel mask", "truth (hidden)"])
-
-
-def matched(counts: np.ndarray, run: Run) -> np.ndarray:
-    """The published matching of a confusion matrix."""
-    return match_clusters(counts, run.labels, "published")
 
 
 # --- how many classes -----------------------------------------------------------------------------

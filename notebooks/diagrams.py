@@ -135,19 +135,6 @@ def score_table(scores: Mapping[str, Scores]) -> HTML:
     return tables.table(rows, "model")
 
 
-def purity(rows: pd.DataFrame) -> float | None:
-    """Share of images whose class is that of most images in their cluster, as in the report.
-
-    Args:
-        rows: of :func:`ncdss_lib.viz.results.pseudo_label_table`; images without a novel pixel
-            under their region have no class and are left out.
-    """
-    known = rows[rows["main_class"] > 0]
-    if known.empty:
-        return None
-    return float(pd.crosstab(known["cluster"], known["main_class"]).max(axis=1).sum() / len(known))
-
-
 def quality_table(parts: Mapping[str, pd.DataFrame]) -> HTML:
     """How good the pseudo-labels of some images are.
 
@@ -159,7 +146,7 @@ def quality_table(parts: Mapping[str, pd.DataFrame]) -> HTML:
         rows[name] = {
             "images": len(part),
             "right pixels": tables.percent(results.right_share(part)),
-            "purity (images)": tables.percent(purity(part)),
+            "purity (images)": tables.percent(results.purity(part)),
         }
     return tables.table(rows, "pseudo-labels")
 
