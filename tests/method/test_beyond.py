@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -192,11 +194,11 @@ def test_every_model_is_scored_behind_every_gate(finished):
         assert entry["protocols"]["plain"]["base_miou"] == entry["base_miou"]
 
 
-def test_the_headline_is_behind_the_gate_of_the_recipe(voc, finished):
-    run = opened(voc, finished["laptop"], "laptop", "evaluation.gate=image")
+def test_the_headline_is_behind_the_gate_of_the_recipe(voc, finished, tmp_path):
+    out = shutil.copytree(finished["laptop"], tmp_path / "run")
+    run = opened(voc, out, "laptop", "evaluation.gate=image")
     scored = run.numbers("evaluation")["models"]["eums"]
     assert scored["base_miou"] == scored["protocols"]["gate_image"]["base_miou"]
-    opened(voc, finished["laptop"], "laptop").ensure("evaluation")  # as the other tests expect it
 
 
 @pytest.mark.parametrize("stage", ["clustering", "entropy_ranking", "eums"])

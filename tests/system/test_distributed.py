@@ -349,7 +349,7 @@ def test_wrong_input_that_one_process_meets_in_training_ends_all(voc: Path, tmp_
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the process by its environment in /proc")
 def test_a_process_that_is_killed_in_training_ends_all(voc: Path, tmp_path: Path):
     out = tmp_path / "run"
-    job = start(*tiny_run(voc, out, "base_training.epochs=100000"))
+    job = start(*tiny_run(voc, out, "base_training.epochs=10000"))
     checkpoint, deadline = out / ".base_training.partial" / "base_checkpoint.pt", time.monotonic() + 120
     while not checkpoint.exists():
         assert job.poll() is None, finish(job).stderr
