@@ -47,6 +47,14 @@ class Gated(_Section):
     )
 
 
+class Refined(Gated):
+    """The gate, and what follows it where predictions are brought to the size of the image."""
+
+    edges: Literal["none", "guided"] = _field(
+        "none", "let borders follow the edges of the image, by the guided filter"
+    )
+
+
 class Data(_Section):
     """What the network sees."""
 
@@ -345,7 +353,7 @@ class EUMS(Training, Gated):
         return self
 
 
-class Regions(Gated):
+class Regions(Refined):
     """After EUMS, an optional stage (ours): fresh heads learn from its gated labels, all decide."""
 
     enabled: bool = _field(False, "train the fresh heads; the report has their committee too")
@@ -367,7 +375,7 @@ class Regions(Gated):
         return 1 + self.heads
 
 
-class Evaluation(Gated):
+class Evaluation(Refined):
     """Stage 6: one confusion matrix a model, from which matching and scores follow."""
 
     size: int = _field(512, "side in pixels at which predictions are scored", ge=32, le=MOST_PIXELS)
@@ -562,7 +570,9 @@ REGIONS: dict[str, tuple[Any, str]] = {
         "not unlearn",
     ),
     "regions.gate": ("image", "one object, one class, also in the labels that teach"),
+    "regions.edges": ("guided", "labels that teach should end where their object ends"),
     "evaluation.gate": ("image", "a pixel of a small head does not know its object; see the gate"),
+    "evaluation.edges": ("guided", "a coarse head draws coarse borders; the image shows them"),
 }
 
 #: Recipe -> the fields in which it differs from the published values, and why.
@@ -581,7 +591,7 @@ LATER: dict[str, set[str]] = {
     "clustering": {*_GATE, "ignored_band", "unit", "metric", "num_novel"},
     "entropy_ranking": _GATE,
     "eums": _GATE,
-    "evaluation": _GATE,
+    "evaluation": {*_GATE, "edges"},
     "ablation": {"oracles"},
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from zlib import crc32
 
 import cv2
@@ -27,6 +27,7 @@ from ncdss_lib.system.errors import NCDSSError
 
 #: Image id -> contiguous label map, uint8 [H, W]; picklable, for loading processes.
 Targets = Callable[[str], np.ndarray]
+Item = TypeVar("Item")
 Step = dict[str, Sequence[str]]  # source name -> ids of the images of one training step
 Key = tuple[int, int, int]  # seed, epoch and step, from which chance is drawn
 #: (steps, seed, epoch) -> the batches of each step
@@ -56,6 +57,11 @@ class Source:
         passes = [rng.permutation(len(self.ids)) for _ in range(-(-needed // len(self.ids)))]
         order = np.concatenate(passes)[:needed].reshape(steps, self.batch_size)
         return [[self.ids[i] for i in row] for row in order]
+
+
+def most_workers() -> int:
+    """Loading processes where nothing else is to do for the cores: one each, at most 16."""
+    return min(cores(), 16)
 
 
 class Views(Protocol):
@@ -101,22 +107,19 @@ class ImageViews:
         return _StepLoader(self, sources)
 
     def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
-        images = DataLoader(
-            _Clean(self, ids),
-            batch_size,
-            num_workers=self.workers,
-            worker_init_fn=_one_thread,
-            pin_memory=torch.cuda.is_available(),
-        )
-        for start, batch in zip(
-            range(0, len(ids), batch_size), _one_line_errors(images), strict=True
+        batches = [list(ids[k : k + batch_size]) for k in range(0, len(ids), batch_size)]
+        for batch, images in zip(
+            batches, load_batches(self._clean, batches, self.workers), strict=True
         ):
-            yield list(ids[start : start + batch_size]), batch.permute(0, 3, 1, 2)
+            yield batch, _channels_first(images)
+
+    def _clean(self, image_id: str) -> np.ndarray:
+        return resize_image(self.data.image(image_id), self.size)
 
     @property
     def workers(self) -> int:
-        """Loading processes: as many as the recipe says, or one a core, at most 16."""
-        return min(cores(), 16) if self.config.workers is None else self.config.workers
+        """Loading processes: as many as the recipe says, or :func:`most_workers`."""
+        return most_workers() if self.config.workers is None else self.config.workers
 
     def augment(
         self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator
@@ -252,12 +255,25 @@ def _one_line_errors(loader: DataLoader) -> Iterator[Any]:
         raise type(error)(str(error).rstrip().rpartition(f"{type(error).__name__}: ")[2]) from error
 
 
-class _Clean(Dataset):
-    def __init__(self, views: ImageViews, ids: Sequence[str]) -> None:
-        self.views, self.ids = views, ids
+class _Loaded(Dataset):
+    """Item: what is loaded of it; a sampler gives items themselves, not their places in a list."""
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    def __init__(self, load: Callable[[Any], np.ndarray]) -> None:
+        self.load = load
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        return resize_image(self.views.data.image(self.ids[index]), self.views.size)
+    def __getitem__(self, item: Any) -> np.ndarray:
+        return np.ascontiguousarray(self.load(item))  # a flipped one may be a view
+
+
+def load_batches(
+    load: Callable[[Item], np.ndarray], batches: Sequence[list[Item]], workers: int
+) -> Iterator[Tensor]:
+    """What ``load`` gives of each item, stacked by batch, loaded ahead by ``workers`` processes."""
+    loader = DataLoader(
+        _Loaded(load),
+        batch_sampler=batches,
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return _one_line_errors(loader)

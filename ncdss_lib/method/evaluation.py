@@ -24,9 +24,10 @@ from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.method.cluster_matching import match_clusters
 from ncdss_lib.method.clustering import read_pseudo_label, used_images
 from ncdss_lib.method.context import Context
+from ncdss_lib.method.edges import Edges, follow_edges
 from ncdss_lib.method.entropy_ranking import read_ranking
 from ncdss_lib.method.gate import Gate, gate
-from ncdss_lib.method.inference import load_model, predict
+from ncdss_lib.method.inference import load_model, predict, read_images
 from ncdss_lib.method.metrics import Scores, confusion_matrix, score, score_held_out, score_matched
 from ncdss_lib.method.training_loop import read_history
 from ncdss_lib.models.segmenter import Segmenter, upsample
@@ -35,7 +36,8 @@ RULES = ("published", "hungarian", "argmax_iou", "majority")
 MODELS = ("base", "basic", "basic_oc", "eums")
 #: Gate -> the protocol of the published matching behind it.
 GATED: dict[Gate, str] = {"none": "plain", "part": "gate_part", "image": "gate_image"}
-GATES = tuple(GATED)
+#: What follows the network: its gate, and whether borders follow the image.
+After = tuple[Gate, Edges]
 
 
 @dataclass(frozen=True)
@@ -65,33 +67,33 @@ def confusions(
     model: Segmenter,
     size: int,
     ids: Sequence[str] | None = None,
-    kind: Gate | None = None,
 ) -> Confusions:
-    """Score a model on the validation images in one pass, shared among all processes.
+    """Score a model, as the recipe refines what it says, on the validation images in one pass.
+
+    The images are shared among all processes.
 
     Args:
         size: side in pixels at which labels are predicted.
         ids: some of the validation images; None: all.
-        kind: the gate behind the network; None: the recipe's.
     """
-    kind = kind or run.recipe.evaluation.gate
-    return gated_confusions(run, model, size, (kind,), ids)[kind]
+    after = (run.recipe.evaluation.gate, run.recipe.evaluation.edges)
+    return refined_confusions(run, model, size, (after,), ids)[after]
 
 
-def gated_confusions(
+def refined_confusions(
     run: Context,
     model: Segmenter,
     size: int,
-    kinds: Sequence[Gate],
+    kinds: Sequence[After],
     ids: Sequence[str] | None = None,
-) -> dict[Gate, Confusions]:
-    """:func:`confusions` behind several gates, from one pass through the network."""
+) -> dict[After, Confusions]:
+    """:func:`confusions` of several ways to refine, from one pass through the network."""
     ids = run.splits.val if ids is None else ids
     half_of = {i: position % 2 for position, i in enumerate(ids)}
     strength = run.recipe.evaluation.gate_strength
     rows = len(run.labels.names)
     columns = model.outputs
-    # Of each gate two halves, and all at original size.
+    # Of each way two halves, and all at original size.
     counts = torch.zeros(len(kinds), 3, rows, columns, dtype=torch.int64, device=run.runtime.device)
 
     def read(image_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -103,9 +105,11 @@ def gated_confusions(
         resized = run.runtime.to_device(torch.from_numpy(np.stack([small for _, small in truths])))
         flat = np.concatenate([truth.ravel() for truth, _ in truths])
         original = run.runtime.to_device(torch.from_numpy(flat))
-        for kind, found in zip(kinds, counts, strict=True):
-            gated = upsample(gate(logits, kind, strength), size)
-            predictions = gated.argmax(1).to(torch.uint8)
+        for (kind, edges), found in zip(kinds, counts, strict=True):
+            said = upsample(gate(logits, kind, strength), size)
+            if edges == "guided":
+                said = follow_edges(said, read_images(run, batch, size))
+            predictions = said.argmax(1).to(torch.uint8)
 
             # At the size of the network, each half of the images by itself.
             for half in (0, 1):
@@ -303,13 +307,16 @@ def _protocols(
     """Score one file of weights under every protocol; its confusion matrices go to ``folder``."""
     model = load_model(run, name, suffix, weights)
     config = run.recipe.evaluation
-    behind = gated_confusions(run, model, config.size, GATES)
+    headline: After = (config.gate, config.edges)
+    gates: dict[Gate, After] = {kind: (kind, "none") for kind in GATED}
+    ways = tuple(dict.fromkeys([*gates.values(), headline]))
+    refined = refined_confusions(run, model, config.size, ways)
 
-    # Behind the recipe's own gate all that is counted is kept, behind the others the total.
+    # As the recipe refines, all that is counted is kept; behind each gate alone, the total.
     stem = f"confusion_{name}{suffix}"
-    found = behind[config.gate]
+    found = refined[headline]
     counts = {"": found.total, "_half": found.halves[0], "_original": found.original}
-    counts |= {f"_{kind}": own.total for kind, own in behind.items()}
+    counts |= {f"_{kind}": refined[after].total for kind, after in gates.items()}
     for kind, confusion in counts.items():
         _write(run, confusion, folder / f"{stem}{kind}.csv")
 
@@ -317,8 +324,8 @@ def _protocols(
     for protocol, scores in protocols(found, run.labels).items():
         kind = "_original" if protocol == "original_size" else ""
         entries[protocol] = {**scores.as_dict(), "confusion": f"{place}/{stem}{kind}.csv"}
-    for gate_kind, own in behind.items():
-        scores = score(own.total, run.labels)
+    for gate_kind, after in gates.items():
+        scores = score(refined[after].total, run.labels)
         path = f"{place}/{stem}_{gate_kind}.csv"
         entries[GATED[gate_kind]] = {**scores.as_dict(), "confusion": path}
     return entries

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ncdss_lib.data.loading import resize_image
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.gate import gate
 from ncdss_lib.models.checkpoints import load_weights
@@ -53,6 +55,12 @@ def predict(
         if behind is not None:
             logits = gate(logits, behind.gate, behind.gate_strength)
         yield names, upsample(logits, size)
+
+
+def read_images(run: Context, ids: Sequence[str], size: int) -> Tensor:
+    """Images at a size, uint8 [b, 3, size, size] on the run's device."""
+    images = run.runtime.map(lambda i: resize_image(run.data.image(i), size), ids)
+    return run.runtime.to_device(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
 
 
 def load_model(

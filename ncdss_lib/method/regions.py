@@ -22,9 +22,10 @@ from torch import nn
 from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
 from ncdss_lib.method.basic_framework import fine_tune
 from ncdss_lib.method.context import Context
+from ncdss_lib.method.edges import follow_edges
 from ncdss_lib.method.evaluation import evaluate
 from ncdss_lib.method.gate import gate
-from ncdss_lib.method.inference import load_model, predict
+from ncdss_lib.method.inference import load_model, predict, read_images
 from ncdss_lib.method.mean_teacher import hard_pseudo_labels
 from ncdss_lib.models.segmenter import Committee, Segmenter, mean_log_probability, upsample
 
@@ -78,6 +79,8 @@ def _write_labels(run: Context, networks: Sequence[nn.Module], folder: Path) -> 
         logits = mean_log_probability([own for _, own in batches])
         gated = gate(logits, config.gate, config.gate_strength)
         logits = upsample(gated, run.views.size)
+        if config.edges == "guided":
+            logits = follow_edges(logits, read_images(run, batches[0][0], run.views.size))
         labels = hard_pseudo_labels(logits, config.confidence).to(torch.uint8).cpu().numpy()
         run.runtime.map(write, zip(batches[0][0], labels, strict=True))
     run.runtime.barrier()

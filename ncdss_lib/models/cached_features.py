@@ -27,7 +27,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ncdss_lib.data.dataset import SegmentationData
-from ncdss_lib.data.loading import LoadEpoch, Source, Step, jitter_colours, resize_image
+from ncdss_lib.data.loading import (
+    LoadEpoch,
+    Source,
+    Step,
+    jitter_colours,
+    load_batches,
+    most_workers,
+    resize_image,
+)
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.models.encoders import Encoder, weights_stamp
 from ncdss_lib.recipes import Data, Model
@@ -57,13 +65,13 @@ def row_type(height: int, width: int, channels: int) -> np.dtype:
 
 
 def to_rows(features: Tensor) -> np.ndarray:
-    """Float [B, h, w, C] as rows of :func:`row_type`, [B]."""
+    """Float [B, h, w, C], on any device, as rows of :func:`row_type`, [B]."""
     low, high = features.amin((1, 2)), features.amax((1, 2))
     step = (high - low) / 255
     scaled = (features - low[:, None, None]) / step.clamp(min=1e-12)[:, None, None]
     rows = np.empty(len(features), row_type(*features.shape[1:]))
-    rows["low"], rows["step"] = low.numpy(), step.numpy()
-    rows["values"] = scaled.round().clamp(0, 255).to(torch.uint8).numpy()
+    rows["low"], rows["step"] = low.cpu().numpy(), step.cpu().numpy()
+    rows["values"] = scaled.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     rows["checksum"] = [_checksum(row) for row in rows]
     return rows
 
@@ -199,12 +207,15 @@ def build_cache(
 def _extract(
     folder: Path, items: list[Item], load: Any, encoder: Any, runtime: Runtime, batch: int
 ) -> None:
-    def features(part: list[Item]) -> np.ndarray:
-        """Rows [b] of the files."""
-        images = np.stack([load(view, i) for view, _, i in part])
+    load_item = partial(_load_item, load)
+    # A CPU's cores are busy with the encoder.
+    workers = most_workers() if runtime.device.type == "cuda" else 0
+
+    def features(images: Tensor) -> np.ndarray:
+        """Rows [b] of the files, of images uint8 [b, S, S, 3]."""
         with runtime.autocast():
-            found = encoder(runtime.to_device(torch.from_numpy(images).permute(0, 3, 1, 2)))
-        return to_rows(found.permute(0, 2, 3, 1).float().cpu().contiguous())
+            found = encoder(runtime.to_device(images.permute(0, 3, 1, 2)))
+        return to_rows(found.permute(0, 2, 3, 1).float().contiguous())
 
     def pending() -> np.ndarray:
         """Positions in ``items`` that are not done yet.
@@ -213,7 +224,8 @@ def _extract(
         """
         lists = list(folder.glob(".done.*"))
         if not lists:
-            _allocate(folder, items, features(items[:1]).dtype)
+            (image,) = load_batches(load_item, [items[:1]], workers=0)
+            _allocate(folder, items, features(image).dtype)
         done = np.zeros(len(items), bool)
         for path in lists:
             data = path.read_bytes()
@@ -229,6 +241,7 @@ def _extract(
 
     todo = runtime.from_main(pending)
     mine = runtime.shard([todo[start : start + batch] for start in range(0, len(todo), batch)])
+    parts = [[items[position] for position in positions] for positions in mine]
     with ExitStack() as stack:
         paths = {view: folder / f"{view}.npy" for view, _, _ in items}
         first = {view: np.load(path, mmap_mode="r").offset for view, path in paths.items()}
@@ -240,15 +253,22 @@ def _extract(
             for view, path in paths.items()
         }
         record = stack.enter_context((folder / f".done.{runtime.rank}").open("ab"))
-        for positions in tqdm(mine, desc="features", unit="batch", disable=not runtime.is_main):
-            part = [items[position] for position in positions]
-            for (view, row, _), values in zip(part, features(part), strict=True):
+        steps = zip(mine, parts, load_batches(load_item, parts, workers), strict=True)
+        for positions, part, images in tqdm(
+            steps, desc="features", total=len(mine), unit="batch", disable=not runtime.is_main
+        ):
+            for (view, row, _), values in zip(part, features(images), strict=True):
                 files[view].seek(first[view] + row * values.nbytes)
                 files[view].write(values.tobytes())
             for file in files.values():
                 file.flush()
             record.write(positions.astype(np.uint32).tobytes())
             record.flush()
+
+
+def _load_item(load: Callable[[str, str], np.ndarray], item: Item) -> np.ndarray:
+    view, _, image_id = item
+    return load(view, image_id)
 
 
 def _allocate(folder: Path, items: list[Item], row: np.dtype) -> None:

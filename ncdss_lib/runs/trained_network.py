@@ -28,6 +28,7 @@ from ncdss_lib.data.palette import Look, class_look, cluster_look
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space
 from ncdss_lib.data.toyscenes import ToyScenes
+from ncdss_lib.method.edges import follow_edges
 from ncdss_lib.method.gate import gate
 from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, read_checkpoint
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter, upsample
@@ -117,7 +118,10 @@ class TrainedNetwork(Provenance):
             logits = self.model(self.runtime.to_device(inputs))
         config = self.recipe.evaluation
         gated = gate(logits.float(), config.gate, config.gate_strength)
-        probability, output = upsample(gated, self.size).softmax(1)[0].max(0)
+        gated = upsample(gated, self.size)
+        if config.edges == "guided":
+            gated = follow_edges(gated, self.runtime.to_device(inputs))
+        probability, output = gated.softmax(1)[0].max(0)
         labels = self._label_of_output[output.cpu().numpy()]
         shape = image.shape[:2]
         return resize_labels(labels, shape), resize_labels(probability.cpu().numpy(), shape)
