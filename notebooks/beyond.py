@@ -19,9 +19,17 @@ from ncdss_lib.method.clustering import (
     used_images,
     within_class_whitening,
 )
-from ncdss_lib.method.evaluation import GATED, PseudoLabels, pseudo_label_counts
+from ncdss_lib.method.edges import follow_edges
+from ncdss_lib.method.evaluation import (
+    GATED,
+    After,
+    PseudoLabels,
+    pseudo_label_counts,
+    refined_confusions,
+)
 from ncdss_lib.method.gate import Gate, gate
-from ncdss_lib.method.inference import load_model, predict
+from ncdss_lib.method.inference import load_model, predict, read_images
+from ncdss_lib.method.metrics import score
 from ncdss_lib.models.segmenter import upsample
 from ncdss_lib.viz import figures, percent, results
 from ncdss_lib.viz.figures import Drawing, overlay, photo
@@ -81,12 +89,23 @@ def _matching(run: Run) -> np.ndarray:
 
 
 def _labels(
-    run: Run, logits: torch.Tensor, mapping: np.ndarray, kind: Gate, truth: np.ndarray
+    run: Run,
+    logits: torch.Tensor,
+    mapping: np.ndarray,
+    kind: Gate,
+    truth: np.ndarray,
+    follow: str | None = None,
 ) -> np.ndarray:
-    """Classes that one image is given behind a gate, uint8 [H, W] as the truth."""
+    """Classes that one image is given behind a gate, uint8 [H, W] as the truth.
+
+    Args:
+        follow: id of the image whose edges borders follow.
+    """
     strength = run.recipe.evaluation.gate_strength
-    gated = upsample(gate(logits[None], kind, strength), run.views.size)
-    labels = gated.argmax(1)[0].numpy()
+    said = upsample(gate(logits[None], kind, strength), run.views.size)
+    if follow:
+        said = follow_edges(said, read_images(run, [follow], run.views.size).cpu())
+    labels = said.argmax(1)[0].numpy()
     classes = results.to_classes(labels, mapping, run.labels.num_base)
     return resize_labels(classes, (truth.shape[0], truth.shape[1]))
 
@@ -116,6 +135,41 @@ def gate_gains(report: Mapping[str, Any], kind: Gate = "part") -> dict[str, tupl
                 gated["base_miou"] - plain["base_miou"],
             )
     return gains
+
+
+# --- borders --------------------------------------------------------------------------------------
+
+
+def edge_rows(run: Run, ids: Sequence[str]) -> Drawing:
+    """Some validation images: EUMS behind the gate by image, without and with borders that follow
+    the image, and the truth.
+    """
+    look, mapping = class_look(run.labels), _matching(run)
+    rows = []
+    for i, own in zip(ids, head_logits(run, ids), strict=True):
+        truth = run.truth(i)
+        maps = [
+            _labels(run, own, mapping, "image", truth, image_id)
+            for image_id in (None, i)  # without an image there is nothing to follow
+        ]
+        rows.append([photo(run, i), *(overlay(run.data.image(i), m, look) for m in (*maps, truth))])
+    return figures.grid(rows, ["image", "gate by image", "edges followed", "truth"])
+
+
+def edge_table(run: Run, models: Sequence[str] = ("base", "eums")) -> dict[str, dict[str, str]]:
+    """Novel and base mIoU behind the gate by image, without and with followed edges, in percent."""
+    ways: dict[str, After] = {"gate": ("image", "none"), "gate and edges": ("image", "guided")}
+    rows = {}
+    for name in models:
+        model = load_model(run, name)
+        found = refined_confusions(run, model, run.recipe.evaluation.size, tuple(ways.values()))
+        row = {}
+        for title, way in ways.items():
+            scores = score(found[way].total, run.labels)
+            row[f"novel, {title}"] = percent(scores.novel_miou)
+            row[f"base, {title}"] = percent(scores.base_miou)
+        rows[name] = row
+    return rows
 
 
 # --- regions and metric ---------------------------------------------------------------------------

@@ -3,25 +3,30 @@ installed.
 
 ::
 
-    python -m benchmarks.gpu --out DIR [--minutes 6] [--data-root DIR]      # prints tables, writes
-    DIR/gpu.json python -m benchmarks.gpu --out DIR --device cpu --tiny                  # the same
-    program in small, to see that it works python -m benchmarks.gpu.pack --data-root DIR --out PACK
-    # library, photos and wheels in one folder to carry along
+    python -m benchmarks.gpu --out DIR [--minutes 6] [--data-root DIR]   # prints, and DIR/gpu.json
+    python -m benchmarks.gpu --out DIR --device cpu --tiny               # the same in small
+    python -m benchmarks.gpu.pack --data-root DIR --out PACK             # a folder to carry along
 
 Each part is printed and written as it ends, so a run that is cut off keeps what it has. A part that
 fails says so in its place; one for which no time is left is written as not run.
 
-=============
-===========================================================================================================
-machine        card, driver, versions; what it multiplies, convolves and copies at best
-steps          a training step of each stage: the published loop and ours, feature by feature; what
-the slowest kernels are loading        images a second from JPEG files by number of processes, and
-augmentation on the device inference      base-class removal, prototypes, entropy, scores: the
-published formulation and ours runs           ``ncdss run --recipe paper`` in short, by stage checks
-a run killed and resumed, one equal to the CPU's, one under torchrun laptop         ``ncdss run
---recipe laptop`` on the card and on the CPU compiled       the steps again, compiled
-=============
-===========================================================================================================
+machine
+    card, driver, versions; what it multiplies, convolves and copies at best
+steps
+    a training step of each stage: the published loop and ours, feature by feature; what the slowest
+    kernels are
+loading
+    images a second from JPEG files by number of processes, and augmentation on the device
+inference
+    base-class removal, prototypes, entropy, scores: the published formulation and ours
+runs
+    ``ncdss run --recipe paper`` in short, by stage
+checks
+    a run killed and resumed, one equal to the CPU's, one under torchrun
+laptop
+    ``ncdss run --recipe laptop`` on the card and on the CPU
+compiled
+    the steps again, compiled
 """
 
 from __future__ import annotations

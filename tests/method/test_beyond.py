@@ -13,8 +13,11 @@ from safetensors.torch import load_file
 from ncdss_lib.data.label_space import LabelSpace
 from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.method.clustering import object_parts, read_prototypes, used_images, within_class_whitening
+from ncdss_lib.method.edges import follow_edges
+from ncdss_lib.method.evaluation import refined_confusions
 from ncdss_lib.method.gate import gate
-from ncdss_lib.method.inference import load_model, predict
+from ncdss_lib.method.inference import load_model, predict, read_images
+from ncdss_lib.method.metrics import score
 from ncdss_lib.method.number_of_classes import bic, candidates, estimate_number, held_out_classes, silhouette, stability
 from ncdss_lib.method.oracles import main_novel_class
 from ncdss_lib.models.checkpoints import load_weights
@@ -242,8 +245,11 @@ def test_a_trained_network_predicts_behind_its_gate(finished, voc):
     trained = open_checkpoint(path, overrides=["evaluation.gate=image", "evaluation.gate_strength=5"])
     assert trained.recipe.evaluation.gate == "image"
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-    labels, _ = trained.predict_image(image)
+    labels, sure = trained.predict_image(image)
     assert labels.shape == (50, 70)
+    followed = open_checkpoint(path, overrides=["evaluation.gate=image", "evaluation.edges=guided"])
+    _, other = followed.predict_image(image)
+    assert (other != sure).any()
     run = opened(voc, finished["laptop"])
     assert load_model(run, "eums").outputs == trained.model.outputs
     with torch.inference_mode():
@@ -253,7 +259,14 @@ def test_a_trained_network_predicts_behind_its_gate(finished, voc):
 
 # --- the regions stage ------------------------------------------------------------------------------------------------------------------
 
-TINY_REGIONS = ("regions.enabled=true", "regions.gate=image", "evaluation.gate=image", "regions.confidence=0")
+TINY_REGIONS = (
+    "regions.enabled=true",
+    "regions.gate=image",
+    "regions.edges=guided",
+    "regions.confidence=0",
+    "evaluation.gate=image",
+    "evaluation.edges=guided",
+)
 
 
 @pytest.fixture(scope="module", params=["laptop", "paper"])
@@ -288,6 +301,17 @@ def test_fresh_heads_stand_on_the_encoder_of_eums(regions_run):
     assert any(not torch.equal(eums[name], fresh[name]) for name in eums if name.startswith("head."))
 
 
+def test_the_headline_follows_the_edges_and_the_gates_alone_do_not(regions_run):
+    run = regions_run
+    size, labels = run.recipe.evaluation.size, run.labels
+    ways = (("image", "none"), ("image", "guided"))
+    found = refined_confusions(run, load_model(run, "eums"), size, ways)
+    entry = read_json(run.folder / "report.json")["models"]["eums"]
+    assert (found[ways[0]].total != found[ways[1]].total).any()
+    assert entry["protocols"]["gate_image"]["base_miou"] == score(found[ways[0]].total, labels).base_miou
+    assert entry["base_miou"] == score(found[ways[1]].total, labels).base_miou
+
+
 def test_every_novel_image_teaches_the_fresh_heads(regions_run):
     run = regions_run
     folder = run.folder / "regions" / "labels_first"
@@ -296,7 +320,8 @@ def test_every_novel_image_teaches_the_fresh_heads(regions_run):
     labels = read_labels(folder / f"{image_id}.png")
     assert labels.shape == run.data.image(image_id).shape[:2]
     [(_, logits)] = predict(run, load_model(run, "eums"), [image_id], None)
-    expected = upsample(gate(logits, "image", 2.0), run.views.size).argmax(1)[0].to(torch.uint8).cpu().numpy()
+    said = follow_edges(upsample(gate(logits, "image", 2.0), run.views.size), read_images(run, [image_id], run.views.size))
+    expected = said.argmax(1)[0].to(torch.uint8).cpu().numpy()
     assert (labels == resize_labels(expected, labels.shape)).all()
 
 
