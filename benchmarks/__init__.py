@@ -3,8 +3,8 @@ side by side; run by hand.
 
 ::
 
-    python -m benchmarks [--data-root DIR] [--json FILE]        # all of them, one after the other
-    python -m benchmarks.NAME [--data-root DIR] [--json FILE]   # one, under two minutes on two cores
+    python -m benchmarks [--data-root DIR] [--json FILE]        # one after the other
+    python -m benchmarks.NAME [--data-root DIR] [--json FILE]   # one: under two minutes
 
 DIR is a data set in the layout of PASCAL-5i; without it a few toy scenes are drawn. Figures go to
 standard output, progress to standard error. The sides take turns and medians are compared, but only
@@ -24,7 +24,7 @@ input_pipeline
     from files to normalised batches on the device: OpenCV and Pillow as published, or our views
 memory
     peak memory of clustering and evaluation for 1x, 4x and 16x the images
-needs
+hardware_needs
     computed, not measured: what the ``paper`` recipe needs of a GPU's memory and of a disk
 
 ``published.py`` holds the published formulations, written from their description, in as good a form
@@ -39,5 +39,5 @@ NAMES = (
     "training_step",
     "input_pipeline",
     "memory",
-    "needs",
+    "hardware_needs",
 )

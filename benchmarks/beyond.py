@@ -4,37 +4,46 @@
 
     python -m benchmarks.beyond RUN [RUN ...] --data-root DIR --seeds 100 101 102 --out FILE
 
-For each run: the novel mIoU of the pseudo-labels themselves, for images and parts, with and without
-the metric of base objects. For each fold of its data set: what each signal says of the number of
-novel classes, from prototypes under saliency minus true base classes, so that no training and no
-luck of a base model is in it. The book's tables are read from FILE.
+runs
+    for each run, the novel mIoU of the pseudo-labels themselves, for images and parts, with and
+    without the metric of base objects
+wrong_number
+    the same for half, once, twice and four times as many clusters as classes
+numbers
+    for each fold of a run's data set, what each signal says of the number of novel classes, from
+    prototypes under saliency minus true base classes, so that no training and no luck of a base
+    model is in it
+
+The book's tables are read from FILE; parts that are not asked for stay in it as they are.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.method import number_of_classes
+from ncdss_lib.method.base_class_removal import novel_regions
 from ncdss_lib.method.clustering import (
     base_objects,
     cluster_prototypes,
     fuse,
-    novel_regions,
+    read_prototypes,
     region_prototypes,
     used_images,
     within_class_whitening,
 )
 from ncdss_lib.method.metrics import confusion_matrix, score
 from ncdss_lib.runs.pipeline import Run, reopen
-from ncdss_lib.system.folders import write_json
+from ncdss_lib.system.folders import read_json, write_json
 
 UNITS = ("image", "part")
 METRICS = ("plain", "base")
@@ -58,6 +67,20 @@ def measure(run: Run, seeds: Sequence[int]) -> dict[str, Any]:
                 row = {"unit": unit, "metric": name, "clusters": clusters, "regions": len(table)}
                 rows.append({**row, "published": found, "seeds": list(seeds)})
     return {"dataset": run.data.name, "fold": run.fold, "seed": run.seed, "labels": rows}
+
+
+def miss_number(run: Run, seeds: Sequence[int]) -> dict[str, Any]:
+    """The entry of one run: ``labels``, a row a number of clusters."""
+    folder, novel = run.folder / "clustering", run.labels.num_novel
+    table = pd.DataFrame({"id": used_images(folder), "region": 1})
+    prototypes = read_prototypes(folder)
+    rows = []
+    numbers = [k for k in (novel // 2, novel, 2 * novel, 4 * novel) if k <= len(prototypes)]
+    for clusters in numbers:
+        found = [_score(run, table, prototypes, clusters, seed) for seed in seeds]
+        rows.append({"clusters": clusters, "published": found, "seeds": list(seeds)})
+    known = {"dataset": run.data.name, "fold": run.fold, "seed": run.seed}
+    return {**known, "truth": novel, "labels": rows}
 
 
 def count_classes(run: Run, fold: int) -> dict[str, Any]:
@@ -84,27 +107,18 @@ def _ideal_region(run: Run, image_id: str) -> dict[int, np.ndarray]:
 
 def _score(run: Run, table: Any, prototypes: np.ndarray, clusters: int, seed: int) -> list[float]:
     """Novel mIoU of the pseudo-labels of one clustering: published matching, and one-to-one."""
-    config, folder = run.recipe.clustering, run.folder / "clustering"
-    assigned, _ = cluster_prototypes(
-        prototypes,
-        clusters,
-        dims=config.pca_dims,
-        whiten=config.whiten,
-        n_init=config.n_init,
-        seed=seed,
-    )
+    config, folder, size = run.recipe.clustering, run.folder / "clustering", run.recipe.data.size
+    assigned, _ = cluster_prototypes(prototypes, clusters, **config.k_means, seed=seed)
     first, rows = 1 + run.labels.num_base, len(run.labels.names)
     confusion = torch.zeros(rows, first + clusters, dtype=torch.int64)
     for image_id, own in table.assign(cluster=assigned).groupby("id", sort=False):
         masks = novel_regions(run, folder, image_id)
-        cluster = np.zeros((run.views.size,) * 2, np.int64)
+        cluster = np.zeros((size, size), np.int64)
         for number, of_region in zip(own["region"], own["cluster"], strict=True):
             cluster[masks[number]] = of_region
-        base_pred = resize_labels(
-            read_labels(folder / "base_pred" / f"{image_id}.png"), run.views.size
-        )
+        base_pred = resize_labels(read_labels(folder / "base_pred" / f"{image_id}.png"), size)
         pseudo = torch.from_numpy(fuse(base_pred, cluster > 0, cluster, run.labels.num_base))
-        truth = torch.from_numpy(resize_labels(run.truth(image_id), run.views.size))
+        truth = torch.from_numpy(resize_labels(run.truth(image_id), size))
         confusion += confusion_matrix(truth, pseudo, rows, first + clusters)
     scores = [score(confusion.numpy(), run.labels, rule) for rule in ("published", "hungarian")]
     return [float(found.novel_miou or 0) for found in scores]
@@ -132,15 +146,31 @@ def main() -> None:
     parser.add_argument("--data-root")
     parser.add_argument("--seeds", nargs="+", type=int, default=[100, 101, 102])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
-    runs = [reopen(path, options.data_root) for path in options.runs]
+    runs = [_open(path, options.data_root) for path in options.runs]
+    contents = read_json(options.out) if options.out.is_file() else {"schema": 1}
+    for part in options.parts:
+        contents[part] = PARTS[part](runs, options.seeds)
+        write_json(options.out, contents)
+
+
+def _open(path: Path, data_root: str | None) -> Run:
+    """A run, on the photos of ``data_root`` if it is not one of toyscenes."""
+    toyscenes = read_json(path / "report.json")["dataset"] == "toyscenes"
+    return reopen(path, None if toyscenes else data_root)
+
+
+def _numbers(runs: Sequence[Run], seeds: Sequence[int]) -> list[dict[str, Any]]:
     first = {run.data.name: run for run in runs}
-    contents = {
-        "schema": 1,
-        "runs": [measure(run, options.seeds) for run in runs],
-        "numbers": [count_classes(run, fold) for run in first.values() for fold in run.data.folds],
-    }
-    write_json(options.out, contents)
+    return [count_classes(run, fold) for run in first.values() for fold in run.data.folds]
+
+
+PARTS: dict[str, Callable[[Sequence[Run], Sequence[int]], list[dict[str, Any]]]] = {
+    "runs": lambda runs, seeds: [measure(run, seeds) for run in runs],
+    "wrong_number": lambda runs, seeds: [miss_number(run, seeds) for run in runs],
+    "numbers": _numbers,
+}
 
 
 if __name__ == "__main__":

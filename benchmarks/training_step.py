@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import published
 from benchmarks.measure import Figure, faster, interleaved, main
+from ncdss_lib.data.augmentation import resize_image
 from ncdss_lib.data.dataset import read_truth
-from ncdss_lib.data.loading import resize_image
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space

@@ -245,9 +245,9 @@ def _reproduce(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, options.overrides, options.dataset)
     from ncdss_lib.data import open_dataset
     from ncdss_lib.data.splits import label_space
-    from ncdss_lib.runs.cluster import parse_options
     from ncdss_lib.runs.grid import reproduce
     from ncdss_lib.runs.report import report_tables
+    from ncdss_lib.runs.submit_jobs import parse_options
 
     # a wrong fold is refused before the others run
     data = open_dataset(options.dataset, options.data_root, config=recipe.data)
@@ -448,6 +448,6 @@ def _add_cache(verbs: Any, debug: _Parser) -> None:
 
 def _cache(options: argparse.Namespace) -> None:
     """List cached features, scenes and class tables, or clear them."""
-    from ncdss_lib.runs.cache import cache_table, clear_cache
+    from ncdss_lib.runs.clear_caches import cache_table, clear_cache
 
     print(cache_table() if options.clear is None else clear_cache(options.clear))

@@ -276,6 +276,11 @@ class Clustering(Gated):
         "confidence: background, or ignored",
     )
 
+    @property
+    def k_means(self) -> dict[str, Any]:
+        """What :func:`ncdss_lib.method.clustering.cluster_prototypes` takes of these settings."""
+        return {"dims": self.pca_dims, "whiten": self.whiten, "n_init": self.n_init}
+
 
 class BasicFramework(Training):
     """Stage 3: fine-tuning on base images with truth and novel images with pseudo-labels."""

@@ -11,15 +11,14 @@ import torch
 
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import BAD, INK, NEUTRAL, class_look, cluster_look
+from ncdss_lib.method.base_class_removal import novel_regions
 from ncdss_lib.method.clustering import (
     base_objects,
     cluster_prototypes,
-    novel_regions,
     region_prototypes,
     used_images,
     within_class_whitening,
 )
-from ncdss_lib.method.edges import follow_edges
 from ncdss_lib.method.evaluation import (
     GATED,
     After,
@@ -27,9 +26,9 @@ from ncdss_lib.method.evaluation import (
     pseudo_label_counts,
     refined_confusions,
 )
-from ncdss_lib.method.gate import Gate, gate
 from ncdss_lib.method.inference import load_model, predict, read_images
 from ncdss_lib.method.metrics import score
+from ncdss_lib.method.refinement import Gate, follow_edges, gate
 from ncdss_lib.models.segmenter import upsample
 from ncdss_lib.viz import figures, percent, results
 from ncdss_lib.viz.figures import Drawing, overlay, photo
@@ -199,9 +198,7 @@ def label_quality(run: Run, unit: str, metric: str, clusters: int) -> dict[str, 
     table["cluster"], _ = cluster_prototypes(
         prototypes,
         clusters,
-        dims=config.pca_dims,
-        whiten=config.whiten,
-        n_init=config.n_init,
+        **config.k_means,
         seed=run.seed,
     )
 

@@ -27,13 +27,14 @@ from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.splits import make_splits
+from ncdss_lib.method.base_class_removal import confident_base
 from ncdss_lib.method.cluster_matching import UNMATCHED, match_clusters, merge_clusters
-from ncdss_lib.method.clustering import adjoint_mask, confident_base, fuse, masked_prototype
+from ncdss_lib.method.clustering import adjoint_mask, fuse, masked_prototype
 from ncdss_lib.method.entropy_ranking import entropy_map, region_entropy, split_clean
 from ncdss_lib.method.eums import ramp_up
-from ncdss_lib.method.gate import gate
 from ncdss_lib.method.mean_teacher import ema_update, hard_pseudo_labels
 from ncdss_lib.method.metrics import iou_per_class, score, score_held_out, score_matched
+from ncdss_lib.method.refinement import gate
 from ncdss_lib.method.training_loop import pixel_cross_entropy
 from ncdss_lib.viz import percent, results
 

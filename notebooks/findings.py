@@ -16,7 +16,7 @@ from IPython.display import HTML
 
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.method.snapshots import read_snapshots
+from ncdss_lib.method.prediction_history import read_snapshots
 from ncdss_lib.recipes import load_recipe, sections
 from ncdss_lib.runs.report import PROTOCOLS
 from ncdss_lib.system.folders import manifest

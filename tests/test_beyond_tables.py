@@ -36,6 +36,35 @@ def test_the_gate_table_has_every_model_that_the_runs_have():
     assert table.loc["EUMS, novel"].tolist() == ["25.0 ± 0.0"] * 3
 
 
+def test_wrong_numbers_stand_beside_the_right_one():
+    labels = [{"clusters": k, "seeds": [1], "published": [[k / 20, k / 40]]} for k in (2, 5, 10, 20)]
+    table = beyond_tables.wrong_table({"wrong_number": [{"dataset": "pascal5i", "fold": 1, "seed": 0, "truth": 5, "labels": labels}]})
+    assert table.columns.tolist() == ["K = 0.4 N", "K = 1 N", "K = 2 N", "K = 4 N"]
+    assert table.loc["pascal5i, fold 1, N = 5, one-to-one"].tolist() == ["5.0", "12.5", "25.0", "50.0"]
+
+
+def test_regions_are_paired_with_laptop_by_fold_and_seed(monkeypatch):
+    def model(published: float, gated: float = 0.0) -> dict:
+        def scores(novel: float) -> dict:
+            return {"novel_miou": novel, "base_miou": novel + 0.1}
+
+        clustered = {"published": scores(published), "hungarian": scores(published / 2)}
+        return {"protocols": {**clustered, "gate_image": scores(gated), "plain": scores(gated)}}
+
+    def run(fold: int, **models: dict) -> dict:
+        return {"fold": fold, "seed": 0, "models": models}
+
+    laptop = {"runs": [run(1, eums=model(0.3)), run(2, eums=model(0.4)), run(3, eums=model(0.9))]}
+    regions = {"runs": [run(2, eums=model(0.45, 0.42), regions=model(0.5, 0.4)), run(1, eums=model(0.35, 0.32), regions=model(0.3, 0.2))]}
+    monkeypatch.setattr(beyond_tables, "read", lambda name: laptop)
+    table = beyond_tables.regions_table(regions)
+    assert table.loc["EUMS of laptop", "novel"] == "35.0 ± 7.1"
+    assert table.loc["committee, gate and edges", "one-to-one"] == "20.0 ± 7.1"
+    assert table.loc["gain over EUMS of laptop", "novel"] == "5.0 ± 7.1 (1 of 2)"
+    assert table.loc["gain over EUMS on Lite2, gate", "base"] == "3.0 ± 7.1 (1 of 2)"
+    assert beyond_tables.regions_table({"runs": [run(0)]}).empty
+
+
 @pytest.mark.parametrize("name", beyond_tables.TABLES)
 def test_a_table_without_its_file_says_so(name, tmp_path, monkeypatch):
     monkeypatch.setattr(beyond_tables, "MEASURED", tmp_path)
@@ -51,6 +80,11 @@ def test_the_benchmark_measures_a_finished_run(finished, voc):
     images = rows["image", "plain", run.labels.num_novel]["regions"]
     assert images == run.report()["images"]["novel_used"]
     assert rows["part", "plain", run.labels.num_novel]["regions"] >= images
+    wrong = beyond.miss_number(run, [0])
+    novel = run.labels.num_novel
+    numbers = [k for k in (novel // 2, novel, 2 * novel, 4 * novel) if k <= images]
+    assert [row["clusters"] for row in wrong["labels"]] == numbers
+    assert wrong["labels"][1]["published"][0] == rows["image", "plain", novel]["published"][0]
     number = beyond.count_classes(run, run.fold)
     assert number["truth"] == run.labels.num_novel
     assert number["bic"] >= 2

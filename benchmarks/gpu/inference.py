@@ -18,7 +18,8 @@ from benchmarks import published
 from benchmarks.gpu import FOLD, Kit, Row
 from benchmarks.gpu.timing import peak_gb, reset_peak, seconds_of, synchronize
 from ncdss_lib.data.masks import resize_labels
-from ncdss_lib.method.clustering import adjoint_mask, confident_base, masked_prototype
+from ncdss_lib.method.base_class_removal import confident_base
+from ncdss_lib.method.clustering import adjoint_mask, masked_prototype
 from ncdss_lib.method.entropy_ranking import region_entropy
 from ncdss_lib.method.evaluation import confusions
 from ncdss_lib.method.inference import predict

@@ -132,7 +132,7 @@ def _variants(kit: Kit, training: str, variants: Sequence[Variant]) -> Iterator[
     )
     yield {
         "training": training,
-        "variant": "computed by benchmarks.needs, bf16",
+        "variant": "computed by benchmarks.hardware_needs, bf16",
         "peak_gb": computed["peak"] / 1e9,
     }
 

@@ -1,14 +1,15 @@
 """``{beyond-table} NAME``: what was measured beyond the paper, from ``book/measured/beyond*.json``.
 
-Names: ``labels`` (pseudo-labels by unit and metric), ``number`` (how many classes each signal sees)
-from ``python -m benchmarks.beyond``; ``gate`` (models behind each gate) from ``ncdss report
---export``. A table without its file says "not run".
+Names, from ``python -m benchmarks.beyond``: ``labels`` (pseudo-labels by unit and metric),
+``number`` (how many classes each signal sees), ``wrong`` (pseudo-labels by number of clusters).
+From ``ncdss report --export``: ``gate`` (models behind each gate), ``regions`` (the recipe beside
+``laptop``). A table without its file says "not run".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,21 @@ def labels_table(measured: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def wrong_table(measured: dict[str, Any]) -> pd.DataFrame:
+    """Novel mIoU of pseudo-labels in percent by the number of clusters beside the truth's."""
+    rows: dict[str, dict[str, str]] = {}
+    for run in measured.get("wrong_number", []):
+        name = f"{run['dataset']}, fold {run['fold']}, N = {run['truth']}"
+        for rule, title in enumerate(("published", "one-to-one")):
+            rows[f"{name}, {title}"] = {
+                f"K = {row['clusters'] / run['truth']:.2g} N": percent(
+                    [pair[rule] for pair in row["published"]]
+                )
+                for row in run["labels"]
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def number_table(measured: dict[str, Any]) -> pd.DataFrame:
     """The number of novel classes by each signal; bold where it is within a fifth of the truth."""
     rows = {}
@@ -75,10 +91,66 @@ def gate_table(measured: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def regions_table(measured: dict[str, Any]) -> pd.DataFrame:
+    """Runs of the recipe ``regions`` beside ``laptop``'s of the same folds and seeds.
+
+    A row is a network and what follows it; the last ones are paired differences, with the number of
+    runs in which they are positive.
+    """
+    regions = {(own["fold"], own["seed"]): own["models"] for own in measured.get("runs", [])}
+    laptop = {
+        (own["fold"], own["seed"]): own["models"] for own in read("photos.json").get("runs", [])
+    }
+    pairs = sorted(regions.keys() & laptop.keys())
+    if not pairs:
+        return pd.DataFrame()
+    before = [laptop[pair]["eums"] for pair in pairs]
+    eums, committee = ([regions[pair][name] for pair in pairs] for name in ("eums", "regions"))
+    followers = {
+        "EUMS of laptop": (before, "published"),
+        "EUMS on Lite2": (eums, "plain"),
+        "EUMS on Lite2, gate": (eums, "gate_image"),
+        "EUMS on Lite2, gate and edges": (eums, "published"),
+        "committee, gate": (committee, "gate_image"),
+        "committee, gate and edges": (committee, "published"),
+    }
+    found = {name: _scores(*own) for name, own in followers.items()}
+    rows = {
+        name: {title: percent(values) for title, values in own.items() if any(values)}
+        for name, own in found.items()
+    }
+    best = found["committee, gate and edges"]
+    for name in ("EUMS of laptop", "EUMS on Lite2, gate", "EUMS on Lite2, gate and edges"):
+        rows[f"gain over {name}"] = {
+            title: _gain(best[title], values)
+            for title, values in found[name].items()
+            if any(values)
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _scores(models: Sequence[dict[str, Any]], protocol: str) -> dict[str, list[float | None]]:
+    """Novel mIoU, the same one-to-one where the protocol has it, and base mIoU of each run."""
+    alone = [own["protocols"]["hungarian"] if protocol == "published" else {} for own in models]
+    return {
+        "novel": [own["protocols"][protocol]["novel_miou"] for own in models],
+        "one-to-one": [own.get("novel_miou") for own in alone],
+        "base": [own["protocols"][protocol]["base_miou"] for own in models],
+    }
+
+
+def _gain(after: Sequence[float | None], before: Sequence[float | None]) -> str:
+    """Mean and spread of paired differences in percent, and in how many runs they are positive."""
+    gains = [a - b for a, b in zip(after, before, strict=True) if a is not None and b is not None]
+    return f"{percent(gains)} ({sum(gain > 0 for gain in gains)} of {len(gains)})"
+
+
 TABLES: dict[str, tuple[Callable[[dict[str, Any]], pd.DataFrame], str]] = {
     "labels": (labels_table, "beyond.json"),
     "number": (number_table, "beyond.json"),
+    "wrong": (wrong_table, "beyond.json"),
     "gate": (gate_table, "photos.json"),
+    "regions": (regions_table, "photos_regions.json"),
 }
 
 

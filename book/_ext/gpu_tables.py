@@ -56,7 +56,7 @@ def steps_table(found: dict[str, Any]) -> str:
 
 
 def memory_table(found: dict[str, Any]) -> str:
-    """Gigabytes of our fastest step: measured, and as ``benchmarks.needs`` computes them."""
+    """Gigabytes of our fastest step: measured, and as computed."""
     measured = {row["training"]: row["peak_gb"] for row in _steps(found, FASTEST, call=2)}
     computed = {
         row["training"]: row["peak_gb"]

@@ -1,4 +1,4 @@
-"""Images and label maps as the network's input: augmentation, batches, loading processes.
+"""Images and label maps as the network's input: batches and loading processes.
 
 Inputs come from image files (here) or from cached features (``models/cached_features.py``); both
 have the same two methods, so the stages do not know which one they use.
@@ -14,13 +14,11 @@ from zlib import crc32
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import ColorJitter
 
+from ncdss_lib.data.augmentation import augment, jitter_colours, resize_image
 from ncdss_lib.data.dataset import SegmentationData
-from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.recipes import Data
 from ncdss_lib.system.distributed import Batches, cores
 from ncdss_lib.system.errors import NCDSSError
@@ -83,14 +81,6 @@ class Views(Protocol):
         ...
 
 
-def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """OpenCV's cubic resize of uint8 [H, W, 3] to [size, size, 3], as published.
-
-    The aspect ratio is not kept, and there is no anti-aliasing.
-    """
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
-
-
 class ImageViews:
     """Views of image files: flip, rotation and scaling at original size, then the resize.
 
@@ -121,43 +111,6 @@ class ImageViews:
         """Loading processes: as many as the recipe says, or :func:`most_workers`."""
         return most_workers() if self.config.workers is None else self.config.workers
 
-    def augment(
-        self, image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """One random geometry for an image and its label map.
-
-        Each is sampled twice: at original size, then by the resize.
-
-        Args:
-            image: uint8 [H, W, 3].
-            labels: uint8 [H, W] or None.
-
-        Returns:
-            uint8 [size, size, 3] and uint8 [target_size, target_size] (or None). Uncovered borders
-            are black and ``label_border``.
-        """
-        config = self.config
-        angle, scale, flip = (
-            rng.uniform(-config.rotation, config.rotation),
-            rng.uniform(*config.scale),
-            rng.random() < config.flip,
-        )
-        height, width = image.shape[:2]
-        geometry = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
-
-        def warp(pixels: np.ndarray, interpolation: int, border: int) -> np.ndarray:
-            pixels = cv2.flip(pixels, 1) if flip else pixels
-            return cv2.warpAffine(
-                pixels, geometry, (width, height), flags=interpolation, borderValue=border
-            )
-
-        picture = resize_image(warp(image, cv2.INTER_CUBIC, 0), config.size)
-        if labels is None:
-            return picture, None
-        return picture, resize_labels(
-            warp(labels, cv2.INTER_NEAREST, config.label_border), config.target_size
-        )
-
     def sample(self, source: Source, image_id: str, key: Sequence[int]) -> dict[str, np.ndarray]:
         """One training sample; chance depends on ``key`` and the names of source and image.
 
@@ -166,22 +119,14 @@ class ImageViews:
             ``weak`` and ``strong``, both as ``x``.
         """
         rng = np.random.default_rng([*key, crc32(f"{source.name}/{image_id}".encode())])
-        image, target = self.augment(
-            self.data.image(image_id), source.targets(image_id) if source.targets else None, rng
-        )
+        labels = source.targets(image_id) if source.targets else None
+        image, target = augment(self.data.image(image_id), labels, self.config, rng)
         if target is not None:
             return {"x": image, "y": target}
         return {
             "weak": image,
             "strong": jitter_colours(image, self.config, seed=int(rng.integers(2**31))),
         }
-
-
-def jitter_colours(image: np.ndarray, config: Data, seed: int) -> np.ndarray:
-    """torchvision's ColorJitter of uint8 [H, W, 3]: random changes in random order, by Pillow."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return np.array(ColorJitter(*config.jitter)(Image.fromarray(image)))
 
 
 def _one_thread(worker: int) -> None:

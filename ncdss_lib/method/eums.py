@@ -31,14 +31,14 @@ from ncdss_lib.method.basic_framework import novel_miou, supervised_step
 from ncdss_lib.method.clustering import read_pseudo_label
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.entropy_ranking import image_entropies, read_ranking, split_clean
-from ncdss_lib.method.gate import gate
 from ncdss_lib.method.mean_teacher import (
     ema_update,
     hard_pseudo_labels,
     make_teacher,
     settle_disputes,
 )
-from ncdss_lib.method.snapshots import keep_snapshot, spread
+from ncdss_lib.method.prediction_history import keep_snapshot, spread
+from ncdss_lib.method.refinement import gate
 from ncdss_lib.method.training_loop import Losses, fit, pixel_cross_entropy
 from ncdss_lib.models.segmenter import warm_start
 from ncdss_lib.recipes import EUMS

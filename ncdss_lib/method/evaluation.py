@@ -24,11 +24,10 @@ from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.method.cluster_matching import match_clusters
 from ncdss_lib.method.clustering import read_pseudo_label, used_images
 from ncdss_lib.method.context import Context
-from ncdss_lib.method.edges import Edges, follow_edges
 from ncdss_lib.method.entropy_ranking import read_ranking
-from ncdss_lib.method.gate import Gate, gate
 from ncdss_lib.method.inference import load_model, predict, read_images
 from ncdss_lib.method.metrics import Scores, confusion_matrix, score, score_held_out, score_matched
+from ncdss_lib.method.refinement import Edges, Gate, follow_edges, gate
 from ncdss_lib.method.training_loop import read_history
 from ncdss_lib.models.segmenter import Segmenter, upsample
 

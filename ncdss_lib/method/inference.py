@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ncdss_lib.data.loading import resize_image
+from ncdss_lib.data.augmentation import resize_image
 from ncdss_lib.method.context import Context
-from ncdss_lib.method.gate import gate
+from ncdss_lib.method.refinement import gate
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.segmenter import Segmenter, upsample
 from ncdss_lib.recipes import Gated
@@ -33,7 +33,7 @@ def predict(
         size: side in pixels to which logits are resized; None leaves them at the head's.
         what: caption of the progress bar.
         behind: the section of the recipe whose gate logits pass before they are resized, see
-            :func:`ncdss_lib.method.gate.gate`; None: no gate.
+            :func:`ncdss_lib.method.refinement.gate`; None: no gate.
 
     Yields:
         Image ids and float32 [b, outputs, size, size] on the run's device.

@@ -26,16 +26,9 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ncdss_lib.data.augmentation import jitter_colours, resize_image
 from ncdss_lib.data.dataset import SegmentationData
-from ncdss_lib.data.loading import (
-    LoadEpoch,
-    Source,
-    Step,
-    jitter_colours,
-    load_batches,
-    most_workers,
-    resize_image,
-)
+from ncdss_lib.data.loading import LoadEpoch, Source, Step, load_batches, most_workers
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.models.encoders import Encoder, weights_stamp
 from ncdss_lib.recipes import Data, Model

@@ -17,9 +17,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ncdss_lib.recipes import load_recipe
-from ncdss_lib.runs.cluster import cluster_executor, run_on_cluster
 from ncdss_lib.runs.grid_run import GridRun, execute_run, interrupt_children, run_as_child
 from ncdss_lib.runs.notebooks import CELL_TIMEOUT, cores, notebook_paths
+from ncdss_lib.runs.submit_jobs import cluster_executor, run_on_cluster
 from ncdss_lib.system.errors import InputError, NCDSSError, RunError, Terminated
 from ncdss_lib.system.folders import refuse_file
 
@@ -50,7 +50,7 @@ def reproduce(
         submit: ``slurm``, or ``local`` to try a submission on this machine (all runs at once). Each
             run is a job of submitit, whose own output goes to ``notebooks/submitit``, and goes on
             in a new job when its time is over or it is preempted.
-        submit_options: see :func:`~ncdss_lib.runs.cluster.cluster_executor`.
+        submit_options: see :func:`~ncdss_lib.runs.submit_jobs.cluster_executor`.
 
     Returns:
         The folder of each run, folds outermost.

@@ -28,10 +28,10 @@ from ncdss_lib.method import (
     base_training,
     basic_framework,
     clustering,
+    committee,
     entropy_ranking,
     eums,
     evaluation,
-    regions,
 )
 from ncdss_lib.method.check_settings import check_labels, check_settings
 from ncdss_lib.method.context import Context
@@ -80,7 +80,7 @@ STAGES: dict[str, Stage] = {
 }
 #: Made only when the recipe asks for it.
 OPTIONAL: dict[str, Stage] = {
-    "regions": Stage(regions.compute, ("basic_framework", "eums", "evaluation")),
+    "regions": Stage(committee.compute, ("basic_framework", "eums", "evaluation")),
     "ablation": Stage(ablation.compute, tuple(name for name in STAGES if name != "base_training")),
 }
 _ALL = STAGES | OPTIONAL

@@ -20,16 +20,15 @@ import numpy as np
 import torch
 
 from ncdss_lib.data import open_dataset
+from ncdss_lib.data.augmentation import resize_image
 from ncdss_lib.data.coco20i import Coco20i
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
-from ncdss_lib.data.loading import resize_image
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.palette import Look, class_look, cluster_look
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space
 from ncdss_lib.data.toyscenes import ToyScenes
-from ncdss_lib.method.edges import follow_edges
-from ncdss_lib.method.gate import gate
+from ncdss_lib.method.refinement import follow_edges, gate
 from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, read_checkpoint
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter, upsample
 from ncdss_lib.recipes import Data, Recipe, load_recipe

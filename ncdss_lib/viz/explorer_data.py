@@ -30,7 +30,7 @@ from ncdss_lib.method.entropy_ranking import entropy_map
 from ncdss_lib.method.evaluation import purity
 from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.method.metrics import Scores, score
-from ncdss_lib.method.snapshots import read_snapshots
+from ncdss_lib.method.prediction_history import read_snapshots
 from ncdss_lib.recipes import EUMS, Clustering, EntropyRanking
 from ncdss_lib.viz import examples, results
 
@@ -434,9 +434,7 @@ def clusters_data(run: Run) -> Clusters:
             known[clusters], _ = cluster_prototypes(
                 prototypes,
                 clusters,
-                dims=config.pca_dims,
-                whiten=config.whiten,
-                n_init=config.n_init,
+                **config.k_means,
                 seed=run.seed,
             )
         return known[clusters]

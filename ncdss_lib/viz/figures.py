@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from ncdss_lib.data.augmentation import resize_image
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.data.loading import resize_image
 from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.data.palette import (
     BAD,
@@ -36,8 +36,8 @@ from ncdss_lib.data.palette import (
     rgb,
     to_hex,
 )
+from ncdss_lib.method.base_class_removal import confident_base
 from ncdss_lib.method.cluster_matching import match_clusters
-from ncdss_lib.method.clustering import confident_base
 from ncdss_lib.method.entropy_ranking import entropy_map
 from ncdss_lib.method.mean_teacher import hard_pseudo_labels
 from ncdss_lib.models.cached_features import load_view

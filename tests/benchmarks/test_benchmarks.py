@@ -10,7 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import NAMES, entropy, evaluation, input_pipeline, measure, memory, needs, prototypes, published, scoring, training_step
+from benchmarks import (
+    NAMES,
+    entropy,
+    evaluation,
+    hardware_needs,
+    input_pipeline,
+    measure,
+    memory,
+    prototypes,
+    published,
+    scoring,
+    training_step,
+)
 from benchmarks.measure import Figure, faster, interleaved, open_data, peak_bytes
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space
@@ -129,20 +141,22 @@ def test_memory_does_not_grow_with_the_images(data):
 def test_needs_of_a_training():
     parameters = 39.6e6  # ResNet-50 without its classifier, and the DeepLabv3 head
     trained = parameters - 1.44e6  # conv1, bn1, layer1 and layer2 are frozen
-    base, more, half = (needs.training_bytes("base_training", 15, 10, *how, size=128) for how in ((8, "fp32"), (16, "fp32"), (16, "bf16")))
+    base, more, half = (
+        hardware_needs.training_bytes("base_training", 15, 10, *how, size=128) for how in ((8, "fp32"), (16, "fp32"), (16, "bf16"))
+    )
     assert base["state"] == more["state"] == half["state"] == pytest.approx(4 * (parameters + 2 * trained), rel=0.02)
     assert more["peak"] > base["peak"] > base["state"]
     assert more["peak"] > half["peak"] > half["state"]
-    eums = needs.training_bytes("eums", 15, 10, 2, "fp32", size=64)
+    eums = hardware_needs.training_bytes("eums", 15, 10, 2, "fp32", size=64)
     assert eums["state"] - base["state"] == pytest.approx(4 * parameters, rel=0.02)  # the teacher
 
 
 def test_disk_needs_are_positive(data):
-    assert_figures(needs.disk(data), 4)
+    assert_figures(hardware_needs.disk(data), 4)
 
 
 def test_live_tensors_are_counted_until_they_die():
-    with needs.LiveTensors() as live:
+    with hardware_needs.LiveTensors() as live:
         kept = torch.zeros(1000)
         view = kept[10:]  # of the same storage
         passing = kept + 1

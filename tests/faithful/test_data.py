@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ncdss_lib.data.augmentation import augment, jitter_colours
 from ncdss_lib.data.coco20i import Coco20i
 from ncdss_lib.data.dataset import read_truth
-from ncdss_lib.data.loading import ImageViews, jitter_colours
+from ncdss_lib.data.loading import ImageViews
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space, make_splits
@@ -129,7 +130,7 @@ def test_augmentation_is_the_published_chain(height, width, angle, scale, flip):
     rng = np.random.default_rng(height + width)
     picture, mask = rng.integers(0, 256, (height, width, 3), dtype=np.uint8), rng.integers(0, 21, (height, width), dtype=np.uint8)
     drawn = Drawn(angle, scale, flip)
-    found = ImageViews(None, PAPER.data).augment(picture, mask, drawn)  # type: ignore[arg-type]
+    found = augment(picture, mask, PAPER.data, drawn)
     expected = published.augmented(picture, mask, angle=angle, scale=scale, flip=flip, size=512)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])

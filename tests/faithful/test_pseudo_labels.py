@@ -15,8 +15,9 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
 from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
-from ncdss_lib.method import clustering
-from ncdss_lib.method.clustering import adjoint_mask, cluster_prototypes, confident_base, fuse, masked_prototype
+from ncdss_lib.method import base_class_removal
+from ncdss_lib.method.base_class_removal import confident_base
+from ncdss_lib.method.clustering import adjoint_mask, cluster_prototypes, fuse, masked_prototype
 from ncdss_lib.method.entropy_ranking import region_entropy, split_clean
 from ncdss_lib.recipes import Recipe
 from ncdss_lib.runs.pipeline import Run
@@ -66,9 +67,9 @@ def removed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, dict[s
             yield [i], logits[i]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clustering, "predict", predict)
-        patch.setattr(clustering, "load_model", lambda run, name: None)
-        clustering._novel_maps(run, root)
+        patch.setattr(base_class_removal, "predict", predict)
+        patch.setattr(base_class_removal, "load_model", lambda run, name: None)
+        base_class_removal.remove_base_classes(run, root)
     return run, root, {i: array[0].numpy() for i, array in logits.items()}
 
 
@@ -119,9 +120,9 @@ def test_images_are_kept_by_their_area_at_original_size(tmp_path):
         return (([i], torch.zeros(1, 16, size, size)) for i in ids)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clustering, "predict", predict)
-        patch.setattr(clustering, "load_model", lambda run, name: None)
-        images = clustering._novel_maps(run, tmp_path)
+        patch.setattr(base_class_removal, "predict", predict)
+        patch.setattr(base_class_removal, "load_model", lambda run, name: None)
+        images = base_class_removal.remove_base_classes(run, tmp_path)
     assert images.index[images["status"] == "used"].tolist() == published.used(maps)
     assert images["area"].tolist() == [1499 + n for n in range(len(images))]
     assert images["status"].tolist()[:3] == ["below_min_area", "below_min_area", "used"]

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 
 from ncdss_lib.data.label_space import LabelSpace
 from ncdss_lib.data.masks import read_labels, resize_labels
-from ncdss_lib.method.clustering import object_parts, read_prototypes, used_images, within_class_whitening
-from ncdss_lib.method.edges import follow_edges
+from ncdss_lib.method.base_class_removal import object_parts
+from ncdss_lib.method.clustering import read_prototypes, used_images, within_class_whitening
 from ncdss_lib.method.evaluation import refined_confusions
-from ncdss_lib.method.gate import gate
 from ncdss_lib.method.inference import load_model, predict, read_images
 from ncdss_lib.method.metrics import score
 from ncdss_lib.method.number_of_classes import bic, candidates, estimate_number, held_out_classes, silhouette, stability
 from ncdss_lib.method.oracles import main_novel_class
+from ncdss_lib.method.refinement import follow_edges, gate
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.segmenter import upsample
 from ncdss_lib.recipes import LATER, REGIONS, describe, flatten, key_of, load_recipe

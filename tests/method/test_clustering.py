@@ -13,7 +13,8 @@ from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 
 from ncdss_lib.data.masks import read_labels, write_labels
-from ncdss_lib.method.clustering import adjoint_mask, cluster_prototypes, confident_base, fuse, masked_prototype
+from ncdss_lib.method.base_class_removal import confident_base
+from ncdss_lib.method.clustering import adjoint_mask, cluster_prototypes, fuse, masked_prototype
 
 # --- adjoint pooling --------------------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from ncdss_lib.method import eums
 from ncdss_lib.method.entropy_ranking import read_ranking
 from ncdss_lib.method.eums import ramp_up
 from ncdss_lib.method.inference import load_model, predict
-from ncdss_lib.method.snapshots import read_snapshots
+from ncdss_lib.method.prediction_history import read_snapshots
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.runs.pipeline import Run, open_run
 from ncdss_lib.viz import results

@@ -14,8 +14,9 @@ import checks
 from ncdss_lib.data.label_space import LabelSpace
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.splits import make_splits
+from ncdss_lib.method.base_class_removal import confident_base
 from ncdss_lib.method.cluster_matching import match_clusters
-from ncdss_lib.method.clustering import adjoint_mask, confident_base, fuse, masked_prototype
+from ncdss_lib.method.clustering import adjoint_mask, fuse, masked_prototype
 from ncdss_lib.method.entropy_ranking import entropy_map, region_entropy, split_clean
 from ncdss_lib.method.eums import ramp_up
 from ncdss_lib.method.mean_teacher import hard_pseudo_labels

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from ncdss_lib.data.loading import resize_image
+from ncdss_lib.data.augmentation import resize_image
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.runs.evaluate_checkpoint import evaluate_checkpoint, evaluation_tables
 from ncdss_lib.runs.pipeline import open_run

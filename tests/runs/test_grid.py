@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from ncdss_lib.cli import build_parser
-from ncdss_lib.runs import cluster, grid, grid_run
+from ncdss_lib.runs import grid, grid_run, submit_jobs
 from ncdss_lib.runs.notebooks import PACKAGE, cores
 from ncdss_lib.system.errors import InputError, RunError
 from ncdss_lib.system.folders import read_json
@@ -128,7 +128,7 @@ def test_wrong_options_start_nothing(tmp_path, started, options, message):
 def test_a_percent_sign_in_a_path_is_refused_for_a_cluster(tmp_path):
     run = grid_run.GridRun("toyscenes", None, 0, 0, "laptop", str(tmp_path / "100%t"), ())
     with pytest.raises(InputError, match="100%t has a % in its path.*--out"):
-        next(cluster.run_on_cluster([run], "local", {}, []))
+        next(submit_jobs.run_on_cluster([run], "local", {}, []))
     assert not list(tmp_path.iterdir())
 
 
@@ -269,7 +269,7 @@ def test_options_of_a_submission():
         'slurm_setup=["a=b"]',
         "slurm_comment=12:00:00",
     ]
-    assert cluster.parse_options(texts) == {
+    assert submit_jobs.parse_options(texts) == {
         "timeout_min": 600,
         "slurm_partition": "gpu",
         "slurm_exclusive": True,
@@ -277,9 +277,9 @@ def test_options_of_a_submission():
         "slurm_comment": "12:00:00",
     }
     with pytest.raises(InputError, match="'gpu' is not of the form key=value"):
-        cluster.parse_options(["gpu"])
+        submit_jobs.parse_options(["gpu"])
     with pytest.raises(InputError, match="name is given twice"):
-        cluster.parse_options(["name=a", "name=b"])
+        submit_jobs.parse_options(["name=a", "name=b"])
 
 
 def test_slurm_is_told_every_option(tmp_path, monkeypatch):
@@ -293,7 +293,7 @@ def test_slurm_is_told_every_option(tmp_path, monkeypatch):
         "slurm_partition": "gpu",
         "slurm_additional_parameters": {"qos": "low"},
     }
-    made = cluster.cluster_executor(tmp_path / "run", "slurm", options, "auto", "ncdss-x")
+    made = submit_jobs.cluster_executor(tmp_path / "run", "slurm", options, "auto", "ncdss-x")
     text = made._executor._make_submission_file_text("command", "id")
     for line in (
         "time=90",
@@ -307,7 +307,7 @@ def test_slurm_is_told_every_option(tmp_path, monkeypatch):
     ):
         assert f"#SBATCH --{line}\n" in text
     assert made._executor.max_num_timeout == 10
-    plain = cluster.cluster_executor(tmp_path / "run", "slurm", {"max_num_timeout": 2}, "cpu")
+    plain = submit_jobs.cluster_executor(tmp_path / "run", "slurm", {"max_num_timeout": 2}, "cpu")
     assert plain.parameters["time"] == 24 * 60
     assert "gpus-per-node=0" in plain._executor._make_submission_file_text("command", "id")
     assert plain._executor.max_num_timeout == 2

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ncdss_lib.data.augmentation import resize_image
 from ncdss_lib.data.coco20i import COCO_CLASSES
-from ncdss_lib.data.loading import resize_image
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.data.pascal5i import VOC_CLASSES
 from ncdss_lib.runs.evaluate_checkpoint import evaluate_checkpoint

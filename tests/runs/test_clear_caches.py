@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from ncdss_lib.cli import main
 from ncdss_lib.models.cached_features import feature_cache_key
-from ncdss_lib.runs.cache import cache_entries, cache_table, clear_cache
+from ncdss_lib.runs.clear_caches import cache_entries, cache_table, clear_cache
 from ncdss_lib.runs.pipeline import open_run
 from ncdss_lib.system.errors import InputError
 from ncdss_lib.system.folders import fingerprint

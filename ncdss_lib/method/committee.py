@@ -22,11 +22,10 @@ from torch import nn
 from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
 from ncdss_lib.method.basic_framework import fine_tune
 from ncdss_lib.method.context import Context
-from ncdss_lib.method.edges import follow_edges
 from ncdss_lib.method.evaluation import evaluate
-from ncdss_lib.method.gate import gate
 from ncdss_lib.method.inference import load_model, predict, read_images
 from ncdss_lib.method.mean_teacher import hard_pseudo_labels
+from ncdss_lib.method.refinement import follow_edges, gate
 from ncdss_lib.models.segmenter import Committee, Segmenter, mean_log_probability, upsample
 
 #: Fresh head -> the networks that label its images together.

@@ -1,7 +1,11 @@
-"""The gate: one object, one class, at inference and without training.
+"""What follows the network, at inference and without training: one object has one class, and its
+border is where the image has an edge.
 
-Ours, because a pixel does not know its object: a small head decides pixel by pixel, and inside one
-object its answer flickers between classes. What the object as a whole says decides.
+Ours. A pixel does not know its object: a small head decides pixel by pixel, and inside one object
+its answer flickers between classes; what the object as a whole says decides (:func:`gate`). And a
+head of 28 x 28 cells draws every border a cell too far or too near; the guided filter (He, Sun,
+Tang, ECCV 2010) takes what is said in a small window for a linear function of the image's
+brightness there, so it changes where the brightness changes (:func:`follow_edges`).
 """
 
 from __future__ import annotations
@@ -10,10 +14,18 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from ncdss_lib.models.segmenter import upsample
+
 Gate = Literal["none", "part", "image"]
+Edges = Literal["none", "guided"]
+
+RADIUS = 1 / 20  # of the window, as a share of the image's side
+SMOOTHNESS = 1e-3  # variance of the brightness (0..1) below which a window is flat
+COARSE = 4  # the linear functions are found on every 4th pixel (He and Sun, 2015)
 
 
 def gate(logits: Tensor, kind: Gate, strength: float) -> Tensor:
@@ -78,3 +90,52 @@ def connected_parts(mask: Tensor) -> Tensor:
     within[1] = ndimage.generate_binary_structure(2, 1)
     numbers, _ = ndimage.label(mask.cpu().numpy(), structure=within)
     return torch.from_numpy(numbers.astype(np.int64)).to(mask.device)
+
+
+def follow_edges(logits: Tensor, images: Tensor) -> Tensor:
+    """Class probabilities of pixels, filtered by the guided filter under the image.
+
+    Args:
+        logits: float [b, C, S, S].
+        images: uint8 [b, 3, S, S].
+
+    Returns:
+        Log-probabilities, float [b, C, S, S].
+    """
+    brightness = images.float().mean(1, keepdim=True) / 255
+    filtered = guided_filter(logits.float().softmax(1), brightness, RADIUS, SMOOTHNESS)
+    return filtered.clamp(min=1e-30).log()
+
+
+def guided_filter(
+    values: Tensor,
+    guide: Tensor,
+    radius: float,
+    smoothness: float,
+) -> Tensor:
+    """The fast guided filter: values as a function of the guide that is linear within a window.
+
+    Args:
+        values: float [b, C, S, S].
+        guide: float [b, 1, S, S], 0..1.
+        radius: of the square window, as a share of S.
+        smoothness: added to the variance of the guide: the larger, the smoother.
+
+    Returns:
+        float [b, C, S, S]. Channels that sum to 1 still do; single values may leave 0..1 a little.
+    """
+    size = values.shape[-1]
+    cells = max(1, round(radius * size / COARSE))
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2 * cells + 1, 1, cells, count_include_pad=False)
+
+    # In each window: values = slope * guide + offset, by least squares.
+    p, g = (F.avg_pool2d(x, COARSE, ceil_mode=True) for x in (values, guide))
+    covariance = mean(g * p) - mean(g) * mean(p)
+    variance = mean(g * g) - mean(g) ** 2
+    slope = covariance / (variance + smoothness)
+    offset = mean(p) - slope * mean(g)
+
+    # A pixel is in many windows.
+    return upsample(mean(slope), size) * guide + upsample(mean(offset), size)
