@@ -117,5 +117,5 @@ def read_regions(run: Context, folder: Path, image_id: str) -> np.ndarray:
 def novel_regions(run: Context, folder: Path, image_id: str) -> dict[int, np.ndarray]:
     """The regions of a used image at the network's size: number -> bool [S, S]."""
     numbered = read_regions(run, folder, image_id)
-    resized = resize_labels(numbered, run.views.size)
+    resized = resize_labels(numbered, run.recipe.data.size)
     return {number: resized == number for number in range(1, int(numbered.max()) + 1)}
