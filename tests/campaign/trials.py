@@ -148,7 +148,7 @@ def watched(pid: int, root: Path) -> tuple[int, dict[str, float]]:
     """The exit status of a process that nobody disturbs, and the seconds that it spent on what."""
     moments: dict[str, float] = {}
     last = time.monotonic()
-    while (status := wait(pid, 0.002)) is None:
+    while (status := wait(pid, 0.005)) is None:
         moment, now = work_in_progress(root), time.monotonic()
         moments[moment] = moments.get(moment, 0.0) + now - last
         last = now
@@ -159,7 +159,7 @@ def wait_for(pid: int, moment: str, root: Path, seconds: float) -> int | None:
     """Wait until something is being made; the exit status where the process ends before."""
     deadline = time.monotonic() + seconds
     while (status := wait(pid, 0)) is None and work_in_progress(root) != moment and time.monotonic() < deadline:
-        time.sleep(0.001)
+        time.sleep(0.005)
     return status
 
 
