@@ -89,14 +89,24 @@ def fingerprint(value: Any) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a hidden path to write to; it becomes ``path`` when the block ends well, or goes."""
+    """Yield a hidden path to write to; it becomes ``path`` when the block ends well, or goes.
+
+    What a killed process left there is written over. Of two that write at once, the later one gets
+    a path of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    draft = path.with_name(f".draft-{path.name}")
+    lock = FileLock(draft.with_name(f"{draft.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        draft = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
         yield draft
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+        _release(lock)
 
 
 def read_json(path: Path) -> Any:

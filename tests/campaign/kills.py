@@ -1,6 +1,9 @@
 """Kills at random moments, then the same command again: every file must be that of an undisturbed run.
 
 ``python -m tests.campaign kills --count 200 --seed 0 [--only run ...]``
+
+What is being made is chosen first, each stage as often as any other, and then the moment within it: short
+stages are hit as often as long ones.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from tests.campaign.trials import (
     said,
     start,
     wait,
+    wait_for,
     work_in_progress,
 )
 
@@ -49,15 +53,18 @@ class Count:
 def killed_and_resumed(name: str, command: Command, root: Path, given: Path, rng: random.Random, count: Count, kills: int) -> int:
     """Kill a command again and again until it has ended by itself or was killed ``kills`` times.
 
-    A run goes on with what it did before, so that short lives take it to its end too.
+    A call goes on with what was made before: where the chosen work is done already, it ends by itself.
 
     Returns:
         How often it was killed.
     """
     done = 0
     while done < kills:
+        moment = rng.choice(list(command.moments))
         pid = start(command, root, given)
-        status = wait(pid, rng.uniform(0, command.seconds / (4 if name == "run" else 1)))
+        status = wait_for(pid, moment, root, PATIENCE)
+        if status is None:
+            status = wait(pid, rng.uniform(0, command.moments[moment]))
         if status is not None:
             break
         count.hit[f"{name}: {work_in_progress(root)}"] += 1
@@ -126,7 +133,9 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="ncdss-kills-") as folder:
         given = Path(folder, "given")
         make_given(given, options.only)
-        print({name: round(COMMANDS[name].seconds, 2) for name in options.only}, "seconds undisturbed", flush=True)
+        for name in options.only:
+            moments = ", ".join(f"{moment} {seconds:.2f}" for moment, seconds in COMMANDS[name].moments.items())
+            print(f"{name}: {COMMANDS[name].seconds:.2f} s undisturbed ({moments})", flush=True)
 
         def fresh() -> Path:
             root = Path(folder, "trial")

@@ -2,7 +2,7 @@
 
 ``python -m tests.campaign malformed`` runs each as a process of its own, ``--fork`` as a fork of one process that has
 loaded everything (minutes instead of half an hour). A row is right when the command ends with status 2 in less than 20
-seconds, leaves one message with the expected words as its last line, and nothing on disk has changed.
+seconds of processor time, leaves one message with the expected words as its last line, and nothing on disk has changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -60,7 +59,7 @@ class Outcome(NamedTuple):
     status: int
     output: str
     errors: str
-    seconds: float
+    seconds: float  # of the processor, since other processes may want it too
 
 
 # --- kits -------------------------------------------------------------------------------------------------------------
@@ -801,18 +800,20 @@ def prepare_case(case: Case, kits: Path, work: Path) -> tuple[list[str], dict[st
 
 
 def as_process(command: list[str], environment: dict[str, str], work: Path) -> Outcome:
-    started = time.monotonic()
     words = [sys.executable, "-m", "ncdss_lib", *command]
-    done = subprocess.run(words, cwd=work, env=environment, capture_output=True, timeout=600, check=False)
-    seconds = time.monotonic() - started
-    return Outcome(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"), seconds)
+    files = [work.parent / f"{work.name}{name}" for name in (".stdout", ".stderr")]
+    with files[0].open("wb") as output, files[1].open("wb") as errors:
+        process = subprocess.Popen(words, cwd=work, env=environment, stdout=output, stderr=errors)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    said = [file.read_text(errors="replace") for file in files]
+    return Outcome(process.returncode, *said, used.ru_utime + used.ru_stime)
 
 
 def as_fork(command: list[str], environment: dict[str, str], work: Path) -> Outcome:
     """The same in a copy of this process: what it takes to import everything is not counted."""
     from ncdss_lib.cli import main as ncdss
 
-    started = time.monotonic()
     child = os.fork()
     if child == 0:
         os.chdir(work)
@@ -825,10 +826,9 @@ def as_fork(command: list[str], environment: dict[str, str], work: Path) -> Outc
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    seconds = time.monotonic() - started
+    _, status, used = os.wait4(child, 0)
     output, errors = ((work.parent / f"{work.name}{name}").read_text(errors="replace") for name in (".stdout", ".stderr"))
-    return Outcome(status, output, errors, seconds)
+    return Outcome(os.waitstatus_to_exitcode(status), output, errors, used.ru_utime + used.ru_stime)
 
 
 def problems(case: Case, outcome: Outcome, changed: set[str]) -> list[str]:
@@ -866,11 +866,12 @@ def main(arguments: list[str]) -> int:
     """Run all cases, or those whose name holds a word; exit status 0 when all are right."""
     parser = argparse.ArgumentParser(prog="python -m tests.campaign malformed", description=__doc__)
     parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="of the names of the cases")
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first cases, seen before")
     parser.add_argument("--fork", action="store_true", help="forks of one process instead of processes")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--show", action="store_true", help="print every message")
     options = parser.parse_args(arguments)
-    chosen = [case for case in cases() if any(word in case.name for word in options.only)]
+    chosen = [case for case in cases() if any(word in case.name for word in options.only)][options.skip :]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
 
@@ -894,7 +895,7 @@ def main(arguments: list[str]) -> int:
                     print("    ", outcome.errors.strip().split("\n")[-1][:600], flush=True)
     right = sum(not found for *_, found in results)
     slowest = max(results, key=lambda result: result[0])
-    print(f"{len(results)} malformed inputs, {right} right; slowest refusal {slowest[0]:.1f} s ({slowest[1].name})")
+    print(f"{len(results)} malformed inputs, {right} right; slowest refusal {slowest[0]:.1f} s of processor time ({slowest[1].name})")
     return int(right < len(results))
 
 

@@ -17,7 +17,7 @@ from tests.conftest import REPO
     [
         ["kills", "--count=6", "--only", "prepare pascal5i", "prepare saliency"],
         pytest.param(["kills", "--count=20", "--only", "run", "predict", "evaluate"], marks=pytest.mark.slow),
-        pytest.param(["faults", "--only", "damage"], marks=pytest.mark.slow),
+        pytest.param(["faults", "--only", "cache", "run"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -29,7 +30,12 @@ from tests.runs.test_notebooks import write_notebook
 SMALL = ("data.size=32", "evaluation.size=32", "clustering.num_clusters=6", "clustering.min_area_fraction=0", "ablation.enabled=true")
 SETTINGS = [*(f"--set={override}" for override in (*TINY_LAPTOP, *SMALL)), "--device=cpu"]
 TIMES = {"seconds", "peak_memory_bytes", "skipped"}
-NOTEBOOK = "from ncdss_lib.runs.pipeline import open_run\nopen_run(dataset, data_root, fold, seed, recipe, out, overrides).{}"
+SCENES = {"train": 64, "val": 6, "size": 32}
+NOTEBOOK = (
+    "from ncdss_lib.data.toyscenes import ToyScenes\nfrom ncdss_lib.runs.pipeline import open_run\n"
+    f"ToyScenes.__init__.__kwdefaults__.update({SCENES})\n"  # a kernel is no fork of this process
+    "open_run(dataset, data_root, fold, seed, recipe, out, overrides).{last}"
+)
 PARAMETERS = (
     'dataset: str = "toyscenes"\ndata_root: str | None = None\nfold: int = 0\nseed: int = 0\nrecipe: str = "laptop"\n'
     "out: str | None = None\noverrides: list = []"
@@ -47,6 +53,7 @@ class Command:
     arguments: Sequence[str]
     resumes: bool = True
     seconds: float = 0.0  # of an undisturbed call
+    moments: dict[str, float] = field(default_factory=dict)  # what it was making, and for how many seconds
     expected: dict[str, bytes] = field(default_factory=dict)  # what an undisturbed call leaves
 
 
@@ -137,10 +144,38 @@ def _said_file(root: Path) -> Path:
     return root.with_name(f"{root.name}.said")
 
 
+def watched(pid: int, root: Path) -> tuple[int, dict[str, float]]:
+    """The exit status of a process that nobody disturbs, and the seconds that it spent on what."""
+    moments: dict[str, float] = {}
+    last = time.monotonic()
+    while (status := wait(pid, 0.005)) is None:
+        moment, now = work_in_progress(root), time.monotonic()
+        moments[moment] = moments.get(moment, 0.0) + now - last
+        last = now
+    return status, moments
+
+
+def wait_for(pid: int, moment: str, root: Path, seconds: float) -> int | None:
+    """Wait until something is being made; the exit status where the process ends before."""
+    deadline = time.monotonic() + seconds
+    while (status := wait(pid, 0)) is None and work_in_progress(root) != moment and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return status
+
+
 def work_in_progress(root: Path) -> str:
-    """What was being made: the hidden names below a folder."""
-    names = {p.name.split(".")[1] for p in root.rglob(".*.partial")}
-    return ", ".join(sorted("features" if len(name) == 16 else name for name in names)) or "between"
+    """What is being made: the hidden names below a folder, of drafts of folders and of notebooks."""
+    names = {_plain(name) for _, folders, files in os.walk(root) for name in (*folders, *files) if _DRAFT.match(name)}
+    return ", ".join(sorted(names)) or "between"
+
+
+_DRAFT = re.compile(r"\.(?:(?P<folder>.+)\.partial|(?:draft|[0-9a-f]{32})-(?P<notebook>.+)\.ipynb)$")
+
+
+def _plain(name: str) -> str:
+    found = _DRAFT.match(name)
+    made = (found and (found["folder"] or found["notebook"])) or name
+    return "features" if re.fullmatch("[0-9a-f]{16}", made) else made
 
 
 # --- what a command leaves --------------------------------------------------------------------------------------------------------
@@ -181,7 +216,7 @@ def differences(command: Command, root: Path) -> list[str]:
 
 def make_given(given: Path, names: Sequence[str]) -> None:
     """Pictures, archives and a finished run, and an undisturbed call of each command to compare with."""
-    ToyScenes.__init__.__kwdefaults__.update(train=64, val=6, size=32)  # forks inherit it
+    ToyScenes.__init__.__kwdefaults__.update(SCENES)  # forks inherit it
     rng = np.random.default_rng(0)
     for name in ("pictures", "soft", "archives"):
         (given / name).mkdir(parents=True)
@@ -205,7 +240,7 @@ def make_given(given: Path, names: Sequence[str]) -> None:
     # two small notebooks
     notebooks = given / "notebooks"
     for number, last in enumerate(('ensure("clustering")', "write_report()"), 1):
-        write_notebook(notebooks / f"0{number}_small.ipynb", NOTEBOOK.format(last), parameters=PARAMETERS)
+        write_notebook(notebooks / f"0{number}_small.ipynb", NOTEBOOK.replace("{last}", last), parameters=PARAMETERS)
     paths = sorted(notebooks.iterdir())
     grid.notebook_paths = grid_run.notebook_paths = lambda: paths  # type: ignore[attr-defined]
 
@@ -215,10 +250,10 @@ def make_given(given: Path, names: Sequence[str]) -> None:
         root = given / "undisturbed" / name
         root.mkdir(parents=True, exist_ok=True)
         if not command.expected:
-            began = time.monotonic()
-            if wait(start(command, root, given), 600) != 0:
+            status, command.moments = watched(start(command, root, given), root)
+            if status != 0:
                 raise SystemExit(f"{name} does not work undisturbed:\n{said(root)}")
-            command.seconds = time.monotonic() - began
+            command.seconds = sum(command.moments.values())
             command.expected = artefacts(root)
         if name == "run" and not (given / "run").exists():
             (given / "run").symlink_to(root / "run")

@@ -341,7 +341,10 @@ def test_wrong_input_that_one_process_meets_in_training_ends_all(voc: Path, tmp_
     report = closing_report(torchrun(SCRIPT, "wrong_input", str(tmp_path), VOC=str(voc)))
     assert time.monotonic() - started < 60
     assert "rank      : 1" in report
-    assert ".png is damaged." in report
+    *_, message, rule = report.rstrip().splitlines()
+    assert message.startswith("  traceback : ")
+    assert ".png is damaged." in message
+    assert set(rule) == {"="}
     assert "Traceback" not in report
     assert not (tmp_path / "run" / "base_training").exists()
 

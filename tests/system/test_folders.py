@@ -46,6 +46,42 @@ def test_a_partial_folder_without_a_key_is_wiped(tmp_path):
     assert not (folders.partial_folder(tmp_path / "stage", "one") / "x.txt").exists()
 
 
+WRITER = """
+import pathlib, sys, time
+from ncdss_lib.system.folders import whole_file
+with whole_file(pathlib.Path(sys.argv[1])) as draft:
+    draft.write_text("half")
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process in the middle of writing ``tmp_path / "x.json"``."""
+    command = [sys.executable, "-c", WRITER, tmp_path / "x.json"]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"\n"
+        yield process
+        process.kill()
+
+
+def test_what_a_killed_process_left_of_a_file_is_written_over(writer, tmp_path):
+    writer.kill()
+    writer.wait()
+    assert not (tmp_path / "x.json").exists()
+    folders.write_json(tmp_path / "x.json", [1])
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    assert folders.read_json(tmp_path / "x.json") == [1]
+
+
+def test_a_second_writer_leaves_the_draft_of_the_first_alone(writer, tmp_path):
+    folders.write_json(tmp_path / "x.json", [1])
+    assert folders.read_json(tmp_path / "x.json") == [1]
+    assert (tmp_path / ".draft-x.json").read_text() == "half"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".draft-x.json", ".draft-x.json.lock", "x.json"]
+
+
 def commit(folder, text: str) -> None:
     partial = folders.partial_folder(folder, text)
     (partial / f"{text}.txt").write_text(text)
