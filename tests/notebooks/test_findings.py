@@ -56,7 +56,9 @@ def test_clusters_that_were_divided_and_classes_without_one():
     rows = rows_of_clusters((1, 2, 2), (2, 3, 3))
     assert "no class was divided, and every novel class has a cluster of its own" in findings.clusters(rows, NAMES, range(2, 4), 2)
     rows = rows_of_clusters((1, 2, 2), (2, 0, 0), (2, 0, 0))
-    assert findings.clusters(rows, NAMES, range(2, 4), 2).endswith("Cluster 2 is the most mixed: under none of its 2 masks is a novel class.")
+    assert findings.clusters(rows, NAMES, range(2, 4), 2).endswith(
+        "Cluster 2 is the most mixed: under none of its 2 masks is a novel class."
+    )
 
 
 def test_the_class_that_made_most_of_a_gain():
