@@ -9,10 +9,10 @@ that exist when the book is built.
     The caption.
     ```
 
-KIND is one of ``TABLES`` or of :data:`sentences.SENTENCES`. Where nothing was run the table says so,
-beside the paper's numbers where there are any. Files are looked for in ``$NCDSS_RUNS``, or in the
-configuration value ``result_runs``, relative to the book's root; with ``:file:`` it is one file of
-``ncdss report --export``, relative to ``book/``, which comes with the book. A page is read again
+KIND is one of ``TABLES`` or of :data:`sentences.SENTENCES`. Where nothing was run the table says
+so, beside the paper's numbers where there are any. Files are looked for in ``$NCDSS_RUNS``, or in
+the configuration value ``result_runs``, relative to the book's root; with ``:file:`` it is one file
+of ``ncdss report --export``, relative to ``book/``, which comes with the book. A page is read again
 when one of its files changes, comes or goes; a file that cannot be read is a warning.
 """
 
