@@ -15,6 +15,7 @@ import torch
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
 from sklearn.decomposition import PCA
 
 from ncdss_lib.data.label_space import IGNORE
@@ -217,12 +218,14 @@ def saliency_quality(what_is_salient: np.ndarray, covered: np.ndarray) -> Drawin
         text = f"{name} {share:.0%}"
         left.barh(0, share, left=start, color=colour, edgecolor="white", label=text)
         start += share
-    _legend(left, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.25))
-    _style(left, yticks=[], xlim=(0, 1), title="what salient pixels are")
+    _legend(left, loc="upper left", bbox_to_anchor=(0, -0.25))
+    _style(left, yticks=[], xlim=(0, 1), title="salient pixels: which class?")
+    left.xaxis.set_major_formatter(PercentFormatter(1))
     bars = right.barh(names, covered, color=colours)
     right.bar_label(bars, [f"{share:.0%}" for share in covered], fontsize=8, padding=2)
     right.invert_yaxis()
-    _style(right, xlim=(0, 1.1), title="share of each that is salient")
+    _style(right, xlim=(0, 1.1), title="pixels of a class: salient?")
+    right.xaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
 

@@ -154,12 +154,13 @@ def clusters(rows: pd.DataFrame, names: Sequence[str], novel: Sequence[int], num
     """Which classes were divided, which have no cluster, and which cluster is the most mixed.
 
     Args:
-        rows: a :func:`ncdss_lib.viz.results.pseudo_label_table`.
+        rows: a :func:`ncdss_lib.viz.results.pseudo_label_table`. A cluster has the class of most of
+            its images, as in the gallery and in purity.
         names: of all classes by contiguous id.
         novel: contiguous ids of the novel classes.
         number: K.
     """
-    owners = rows.groupby("cluster")["cluster_class"].first()
+    owners = rows.groupby("cluster")["most_images"].first()
     count = Counter(owners)
     divided = [f"*{names[c]}* ({count[c]} clusters)" for c in novel if count[c] > 1]
     without = [f"*{names[c]}*" for c in novel if not count[c]]
@@ -169,16 +170,17 @@ def clusters(rows: pd.DataFrame, names: Sequence[str], novel: Sequence[int], num
     else:
         text += "no class was divided"
     if without:
-        text += f", and no cluster is mostly {listed(without)}"
-        text += ": every pixel of such a class has a wrong pseudo-label. "
+        text += f", and in no cluster most images are of {listed(without)}. "
     else:
         text += ", and every novel class has a cluster of its own. "
-    shares = rows.groupby("cluster")[["right", "pixels"]].sum()
-    right = (shares["right"] / shares["pixels"].clip(lower=1)).sort_values()
-    worst = right.index[0]
-    share = percent(right.iloc[0])
-    text += f"Cluster {worst} is the most mixed: only {share} of its pixels are truly "
-    return text + f"*{names[owners[worst]]}*, the class that it stands for."
+    of_most = (rows["main_class"] == rows["most_images"]) & (rows["main_class"] > 0)
+    members = of_most.groupby(rows["cluster"]).agg(["mean", "sum", "count"])
+    worst = members["mean"].idxmin()
+    most, images = members.loc[worst, ["sum", "count"]].astype(int)
+    text += f"Cluster {worst} is the most mixed: "
+    if not owners[worst]:
+        return text + f"under none of its {images} masks is a novel class."
+    return text + f"only {most} of its {images} images are of *{names[owners[worst]]}*, its class."
 
 
 # --- 04 and 07 scores -----------------------------------------------------------------------------
@@ -253,8 +255,15 @@ def order_of_models(novel: Mapping[str, Mapping[str, float | None]]) -> str:
     if len(orders) == 1:
         (ranked,) = orders
         return f"**In this run,** the order is the same under every protocol: {' > '.join(ranked)}."
-    parts = [f"{' > '.join(ranked)} under {listed(names)}" for ranked, names in orders.items()]
-    return f"**In this run,** the order depends on the protocol: {'; '.join(parts)}."
+    usual = max(orders, key=lambda ranked: len(orders[ranked]))
+    total = sum(map(len, orders.values()))
+    text = (
+        "**In this run,** the order depends on the protocol. It is "
+        f"{' > '.join(usual)} under {len(orders.pop(usual))} of {total}. "
+    )
+    for ranked, names in orders.items():
+        text += f"It is {' > '.join(ranked)} under {listed([f'*{name}*' for name in names])}. "
+    return text.strip()
 
 
 def leaks(merged: np.ndarray, names: Sequence[str], first_novel: int) -> str:

@@ -102,7 +102,7 @@ def feed_table(found: dict[str, Any]) -> str:
             for name, batch in batches.items()
         }
         shares = {TITLES[name]: f"{1e5 * s / ms[name]:.0f} %" for name, s in seconds.items()}
-        rows[f"{processes} processes"] = shares
+        rows[f"{processes} process{'es' * (processes > 1)}"] = shares
     return pd.DataFrame(rows).T.to_markdown()
 
 

@@ -9,10 +9,10 @@ that exist when the book is built.
     The caption.
     ```
 
-KIND is one of ``TABLES`` or of ``SENTENCES``. Where nothing was run the table says so, beside the
-paper's numbers where there are any. Files are looked for in ``$NCDSS_RUNS``, or in the
-configuration value ``result_runs``, relative to the book's root; with ``:file:`` it is one file of
-``ncdss report --export``, relative to ``book/``, which comes with the book. A page is read again
+KIND is one of ``TABLES`` or of :data:`sentences.SENTENCES`. Where nothing was run the table says
+so, beside the paper's numbers where there are any. Files are looked for in ``$NCDSS_RUNS``, or in
+the configuration value ``result_runs``, relative to the book's root; with ``:file:`` it is one file
+of ``ncdss report --export``, relative to ``book/``, which comes with the book. A page is read again
 when one of its files changes, comes or goes; a file that cannot be read is a warning.
 """
 
@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import pandas as pd
 from docutils import nodes  # type: ignore[import-untyped]
 from docutils.parsers.rst import directives  # type: ignore[import-untyped]
+from sentences import NOT_RUN, SENTENCES
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -37,7 +38,6 @@ from ncdss_lib.system.errors import InputError
 logger = logging.getLogger(__name__)
 
 BOOK = Path(__file__).resolve().parents[1]
-NOT_RUN = "not run"
 
 
 def novel_by_protocol(found: pd.DataFrame) -> pd.DataFrame:
@@ -90,63 +90,6 @@ def paper_only(kind: str, dataset: str) -> pd.DataFrame | None:
     return pd.DataFrame.from_dict(rows, orient="index") if rows else None
 
 
-def runs_sentence(found: pd.DataFrame) -> str:
-    """How many runs there are, and which: folds, and seeds of each."""
-    seeds = found.groupby("fold")["seed"].unique()
-    runs = found[["fold", "seed"]].drop_duplicates()
-    which = "; ".join(
-        f"fold {fold} with seed {', '.join(map(str, sorted(of)))}" for fold, of in seeds.items()
-    )
-    return f"{len(runs)} run{'s' * (len(runs) > 1)}: {which}."
-
-
-def headline(found: pd.DataFrame) -> str:
-    """What each step gained, on average and in how many runs."""
-    chosen = found[(found["protocol"] == "published") & found["novel_miou"].notna()]
-    table = 100 * chosen.pivot_table(index=["fold", "seed"], columns="model", values="novel_miou")
-    if not set(report.NAMES) <= set(table):
-        return runs_sentence(found)
-    basic, over, eums = (table[model] for model in report.NAMES)
-    runs = "the one run" if len(table) == 1 else f"all {len(table)} runs"
-    higher = [f"in {int((eums > other).sum())} of {len(table)}" for other in (basic, over)]
-    return (
-        f"Over {runs} the novel mIoU is **{basic.mean():.1f} %** for the basic framework, "
-        f"**{over.mean():.1f} %** with over-clustering, and **{eums.mean():.1f} %** for EUMS. "
-        f"EUMS is above the basic framework {higher[0]} runs, above over-clustering {higher[1]}."
-    )
-
-
-def steps(found: pd.DataFrame) -> str:
-    """What each row of the ablation adds to the one that it extends, beside the paper's mean."""
-    chosen = found[(found["protocol"] == "published") & found["novel_miou"].notna()]
-    table = 100 * chosen.pivot_table(index=["fold", "seed"], columns="model", values="novel_miou")
-    published = {name: values[-1] for name, values in report.PAPER["pascal5i"].items()}
-    parts = []
-    for after, before, what in STEPS:
-        if {after, before} <= set(table):
-            gain = table[after] - table[before]
-            paper = published[after] - published[before]
-            parts.append(
-                f"{what} {gain.mean():+.1f} points, up in {int((gain > 0).sum())} of {len(gain)} "
-                f"(the paper: {paper:+.1f})"
-            )
-    return f"Step by step: {'; '.join(parts)}."
-
-
-#: A row of the ablation, the row that it extends, and what was added.
-STEPS = (
-    ("basic_oc", "basic", "over-clustering"),
-    ("er", "basic_oc", "training on the clean images alone"),
-    ("er_dr", "er", "dynamic reassignment"),
-    ("er_st", "er", "self-training"),
-    ("eums", "er_st", "reassignment on top of self-training"),
-)
-SENTENCES: dict[str, Callable[[pd.DataFrame], str]] = {
-    "runs": runs_sentence,
-    "caution": report.caution,
-    "headline": headline,
-    "steps": steps,
-}
 KINDS = (*TABLES, *SENTENCES)
 
 

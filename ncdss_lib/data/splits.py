@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ncdss_lib.data.dataset import SegmentationData
@@ -78,25 +78,7 @@ def make_splits(
     count = round(mixed / (1 - mixed) * len(novel)) if base else 0
     nothing_new = {base[place * len(base) // count] for place in range(count)}
 
-    # a fold needs both
-    if not any(presence[i] for i in data.train_ids):
-        raise InputError(
-            f"no training mask of {data.name} holds a class: all pixels are 0 "
-            "(background) or 255 (ignore). Expected class ids from 1 on: are the masks "
-            "black and white? Write the id of its class into each pixel."
-        )
-    found = {
-        "novel": (novel, labels.novel_names),
-        "base": (any_base, labels.base_names),
-    }
-    for kind, (ids, names) in found.items():
-        if not ids:
-            raise InputError(
-                f"no {kind} image: none of the {len(data.train_ids)} training masks of "
-                f"{data.name} holds a {kind} class of this fold "
-                f"({', '.join(names)}). Check the masks, or choose another fold "
-                "(--fold)."
-            )
+    check_lists(data, labels, novel, any_base)
     if count >= len(base):
         raise InputError(
             f"data.mixed={mixed}: {count} images without a novel class would lose "
@@ -107,3 +89,29 @@ def make_splits(
     novel = sorted([*novel, *nothing_new])
     base_train = base if base_list == "strict" else any_base
     return Splits(base, novel, base_train, list(data.val_ids))
+
+
+def check_lists(
+    data: SegmentationData, labels: LabelSpace, novel: Sequence[str], any_base: Sequence[str]
+) -> None:
+    """Refuse a fold without a novel or without a base image.
+
+    Raises:
+        InputError: with what the masks hold instead.
+    """
+    presence = data.presence()
+    if not any(presence[i] for i in data.train_ids):
+        raise InputError(
+            f"no training mask of {data.name} holds a class: all pixels are 0 "
+            "(background) or 255 (ignore). Expected class ids from 1 on: are the masks "
+            "black and white? Write the id of its class into each pixel."
+        )
+    found = {"novel": (novel, labels.novel_names), "base": (any_base, labels.base_names)}
+    for kind, (ids, names) in found.items():
+        if not ids:
+            raise InputError(
+                f"no {kind} image: none of the {len(data.train_ids)} training masks of "
+                f"{data.name} holds a {kind} class of this fold "
+                f"({', '.join(names)}). Check the masks, or choose another fold "
+                "(--fold)."
+            )

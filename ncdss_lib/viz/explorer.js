@@ -619,10 +619,11 @@
           return [both, either];
         };
         let shown = labelLayer(said, look), entries = present(data.look, truth, said), numbers;
-        if (chosen === null) { // novel classes first: they have the highest numbers
-          const there = classes.map(([c, name]) => [c, name, iou(c)]).filter(([c, , [, either]]) => c > 0 && either > 0);
-          there.sort((a, b) => b[0] - a[0]);
-          numbers = [["miou", `novel mIoU of ${model.value}, all validation images`, share(scores.novel_miou)]];
+        if (chosen === null) {
+          const there = classes.map(([c, name]) => [c, name, iou(c), truth.reduce((sum, t) => sum + (t === c), 0)]).filter(([c, , [, either]]) => c > 0 && either > 0);
+          there.sort((a, b) => b[3] - a[3]); // the greatest object first
+          const [kind, mean] = scores.novel_miou === null ? ["base", scores.base_miou] : ["novel", scores.novel_miou];
+          numbers = [["miou", `${kind} mIoU of ${model.value}, all validation images`, share(mean)]];
           numbers.push(...there.slice(0, 3).map(([c, name, found]) => [`iou-${c}`, `IoU of ${name} on this image`, percent(...found)]));
         } else {
           const right = (t, i) => (t === IGNORE ? IGNORE : t === chosen ? (said[i] === chosen ? 1 : 3) : said[i] === chosen ? 2 : 0);

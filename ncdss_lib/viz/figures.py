@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -51,18 +52,36 @@ WIDTH = 6.8  # inches at most: as wide as a page, so that the smallest text is s
 SMALLEST = 7.0  # points
 SPLIT_COLOURS = {"clean": GOOD, "unclean": BAD}
 ENTROPY_LABEL = "normalised entropy"
+LICENCE = "Apache-2.0, a figure of the NCDSS project"
 
 
 class Drawing(Figure):
-    """A figure that notebooks show without pyplot: it is shown once and nothing is kept open."""
+    """A figure that notebooks show without pyplot: it is shown once and nothing is kept open.
+
+    As SVG where it is lines and text alone, and else, with a picture or a map in it, as PNG.
+    """
 
     def png(self, dpi: float = 150) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=dpi)
         return buffer.getvalue()
 
-    def _repr_png_(self) -> bytes:
-        return self.png()
+    def svg(self) -> str:
+        """The same file for the same figure: its licence is in it, and neither date nor chance."""
+        buffer = io.StringIO()
+        about = {"Rights": LICENCE, "Date": None}
+        with matplotlib.rc_context({"svg.hashsalt": "ncdss"}):
+            self.savefig(buffer, format="svg", metadata=about)
+        return buffer.getvalue()
+
+    def is_line_art(self) -> bool:
+        return not any(axis.images for axis in self.axes)
+
+    def _repr_svg_(self) -> str | None:
+        return self.svg() if self.is_line_art() else None
+
+    def _repr_png_(self) -> bytes | None:
+        return None if self.is_line_art() else self.png()
 
 
 def blank(height: float, width: float = WIDTH) -> Drawing:
@@ -71,6 +90,10 @@ def blank(height: float, width: float = WIDTH) -> Drawing:
 
 
 # --- grids of images ------------------------------------------------------------------------------
+
+
+Tag = tuple[float, float, str, np.ndarray]  # x, y, name, colour
+TAG_WIDTH, TAG_HEIGHT = 0.037, 0.11  # of a letter and of a line, as shares of a panel of a grid
 
 
 @dataclass
@@ -85,7 +108,7 @@ class Panel:
 
     pixels: np.ndarray
     title: str = ""
-    tags: list[tuple[float, float, str, np.ndarray]] = field(default_factory=list)
+    tags: list[Tag] = field(default_factory=list)
     cmap: str | None = None
     edge: str | None = None
     note: str = ""
@@ -195,7 +218,19 @@ def overlay(
         x = float(np.clip(columns[nearest], 0.24 * width, 0.76 * width))
         y = float(np.clip(rows[nearest], 0.06 * height, 0.94 * height))
         marks.append((x, y, look.names[int(label)], look.colours[label]))
-    return Panel(paint(image, labels, look), title, marks, edge=edge)
+    return Panel(paint(image, labels, look), title, apart(marks, width, height), edge=edge)
+
+
+def apart(marks: Sequence[Tag], width: int, height: int) -> list[Tag]:
+    """Names of regions moved up where they would stand on another, in a picture of this size."""
+    placed: list[Tag] = []
+    for x, y, name, colour in sorted(marks, key=lambda mark: -mark[1]):
+        for other_x, other_y, other, _ in placed:
+            together = abs(x - other_x) < (len(name) + len(other) + 1) * TAG_WIDTH / 2 * width
+            if together and abs(y - other_y) < TAG_HEIGHT * height:
+                y = other_y - TAG_HEIGHT * height
+        placed.append((x, max(y, 0.06 * height), name, colour))
+    return placed
 
 
 def binary(image: np.ndarray, mask: np.ndarray | None, title: str = "") -> Panel:

@@ -42,19 +42,23 @@ def test_the_best_and_the_worst_class():
 
 
 def rows_of_clusters(*rows):
-    return pd.DataFrame(rows, columns=["cluster", "cluster_class", "main_class", "pixels", "right"])
+    return pd.DataFrame(rows, columns=["cluster", "main_class", "most_images"])
 
 
 NAMES = ("background", "person", "bird", "boat")
 
 
 def test_clusters_that_were_divided_and_classes_without_one():
-    rows = rows_of_clusters((1, 2, 2, 10, 9), (2, 2, 2, 10, 8), (3, 2, 3, 10, 2))
+    rows = rows_of_clusters((1, 2, 2), (2, 2, 2), (3, 2, 2), (3, 3, 2), (3, 0, 2))
     text = findings.clusters(rows, NAMES, range(2, 4), 3)
-    assert "*bird* (3 clusters) was divided, and no cluster is mostly *boat*" in text
-    assert "Cluster 3 is the most mixed: only 20.0 % of its pixels are truly *bird*, the class that it stands for." in text
-    rows = rows_of_clusters((1, 2, 2, 10, 9), (2, 3, 3, 10, 8))
+    assert "*bird* (3 clusters) was divided, and in no cluster most images are of *boat*" in text
+    assert text.endswith("Cluster 3 is the most mixed: only 1 of its 3 images are of *bird*, its class.")
+    rows = rows_of_clusters((1, 2, 2), (2, 3, 3))
     assert "no class was divided, and every novel class has a cluster of its own" in findings.clusters(rows, NAMES, range(2, 4), 2)
+    rows = rows_of_clusters((1, 2, 2), (2, 0, 0), (2, 0, 0))
+    assert findings.clusters(rows, NAMES, range(2, 4), 2).endswith(
+        "Cluster 2 is the most mixed: under none of its 2 masks is a novel class."
+    )
 
 
 def test_the_class_that_made_most_of_a_gain():
@@ -83,7 +87,8 @@ def test_the_order_of_models_by_protocol():
     same = {"a": {"published": 0.1, "majority": 0.2}, "b": {"published": 0.3, "majority": 0.4, "best_epoch": 0.9}}
     assert findings.order_of_models(same).endswith("the same under every protocol: b > a.")
     other = {"a": {"published": 0.1, "majority": 0.5}, "b": {"published": 0.3, "majority": 0.4}}
-    assert "b > a under published matching; a > b under majority vote" in findings.order_of_models(other)
+    text = findings.order_of_models(other)
+    assert "It is b > a under 1 of 2. It is a > b under *majority vote*." in text
 
 
 def test_where_novel_pixels_went():
