@@ -35,11 +35,9 @@ def augment(
         uint8 [size, size, 3] and uint8 [target_size, target_size] (or None). Uncovered borders
         are black and ``label_border``.
     """
-    angle, scale, flip = (
-        rng.uniform(-config.rotation, config.rotation),
-        rng.uniform(*config.scale),
-        rng.random() < config.flip,
-    )
+    angle = rng.uniform(-config.rotation, config.rotation)
+    scale = rng.uniform(*config.scale)
+    flip = rng.random() < config.flip
     height, width = image.shape[:2]
     geometry = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
 

@@ -178,13 +178,7 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
     # For each K: a cluster a region, and the labels.
     numbers = {}
     for k in sorted(set(run.clusters_for(found).values())):
-        cluster = partial(
-            cluster_prototypes,
-            prototypes,
-            k,
-            **config.k_means,
-            seed=run.seed,
-        )
+        cluster = partial(cluster_prototypes, prototypes, k, **config.k_means, seed=run.seed)
         # Once: machines that round otherwise might number the clusters otherwise.
         assigned, pca = run.runtime.from_main(cluster)
         regions[f"cluster_{k}"] = assigned
