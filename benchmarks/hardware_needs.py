@@ -212,4 +212,4 @@ def run(data: Pascal5i, *, size: int = 512) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    main({"needs": run}, __doc__)
+    main({"hardware_needs": run}, __doc__)

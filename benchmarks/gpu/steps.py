@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import needs, published
+from benchmarks import hardware_needs, published
 from benchmarks.gpu import FOLD, Kit, Row
 from benchmarks.gpu.machine import convolution_rate
 from benchmarks.gpu.timing import peak_gb, reset_peak, synchronize
@@ -127,7 +127,7 @@ def _variants(kit: Kit, training: str, variants: Sequence[Variant]) -> Iterator[
         except Exception as error:  # what one variant cannot do must not end the others
             row["error"] = f"{type(error).__name__}: {str(error)[:300]}"
         yield row
-    computed = needs.training_bytes(
+    computed = hardware_needs.training_bytes(
         training, 15, CLUSTERS, bench.batch, "bf16", kit.scale.size, encoder=kit.scale.encoder
     )
     yield {
