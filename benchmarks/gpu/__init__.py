@@ -26,7 +26,7 @@ checks
 laptop
     ``ncdss run --recipe laptop`` on the card and on the CPU
 compiled
-    the steps again, compiled
+    the steps again, with batch-norm folded into convolutions, and compiled
 """
 
 from __future__ import annotations

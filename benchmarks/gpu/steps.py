@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import hardware_needs, published
 from benchmarks.gpu import FOLD, Kit, Row
+from benchmarks.gpu.folded_norm import fold_norms
 from benchmarks.gpu.machine import convolution_rate
 from benchmarks.gpu.timing import peak_gb, reset_peak, synchronize
 from ncdss_lib.data.dataset import read_truth
@@ -53,6 +54,7 @@ class Variant:
     """How a step is computed.
 
     Attributes:
+        folded: the encoder's batch-norm is part of its convolutions, see :mod:`.folded_norm`.
         loop: ours; ``published``; ``graph``: ours as one CUDA graph; ``one forward``: ours, with
             all images of a step in one forward, so that batch-norm sees their lists together (which
             the paper does not do).
@@ -60,12 +62,14 @@ class Variant:
 
     precision: str
     channels_last: bool = False
+    folded: bool = False
     compile: bool = False
     loop: str = "ours"
 
     def __str__(self) -> str:
         words = [self.loop, self.precision]
-        words += ["channels-last"] * self.channels_last + ["compiled"] * self.compile
+        words += ["channels-last"] * self.channels_last
+        words += ["folded norms"] * self.folded + ["compiled"] * self.compile
         return ", ".join(words)
 
 
@@ -80,7 +84,8 @@ EAGER = (
     replace(BEST, loop="one forward"),
     replace(BEST, loop="graph"),
 )
-COMPILED = (BEST, replace(BEST, compile=True))
+FOLDED = replace(BEST, folded=True)
+COMPILED = (BEST, FOLDED, replace(BEST, compile=True), replace(FOLDED, compile=True))
 
 
 def run(kit: Kit) -> Iterator[Row]:
@@ -205,6 +210,8 @@ class Bench:
         )
         runtime = Runtime(self.kit.device, compute)
         model = runtime.prepare(build_segmenter(self.recipe.model, self.outputs))
+        if variant.folded:
+            fold_norms(model.encoder)
         optimizer = make_optimizer(model, self.config, fused=self.kit.device == "cuda")
         network, optimizer = runtime.setup(model, optimizer)  # type: ignore[assignment]
         teacher = runtime.compiled(make_teacher(model)) if self.training == "eums" else None
