@@ -97,7 +97,9 @@ FIGURES = {
 def test_it_draws_also_where_nobody_knows_the_truth(name, dataset, runs):
     figure = FIGURES[name](runs[dataset], confusions_of(runs[dataset]))
     assert isinstance(figure, Figure)
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    svg, png = figure._repr_svg_(), figure._repr_png_()  # line art as SVG, photos as PNG
+    assert (svg is None) != (png is None)
+    assert png.startswith(b"\x89PNG") if svg is None else "<svg" in svg[:1000]
     assert figure.get_facecolor() == (1, 1, 1, 1)  # readable on a dark page too
 
 
