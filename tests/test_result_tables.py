@@ -194,6 +194,7 @@ def test_the_worked_example_of_the_first_chapter_is_computed_right():
     assert {f"{100 * iou:.0f} % each" for iou in (shared[0, 1], shared[1, 0])} == {"4 % each"}
     assert "4 % each" in text
     scores = score(counts, labels)
+    assert f"70 / (100 + 105 − 70) = {100 * scores.per_class['bird']:.1f} %." in text
     assert "| " + " | ".join(f"{100 * iou:.1f}" for iou in scores.per_class.values()) + " |" in text
     assert f"{{term}}`novel mIoU` {100 * scores.novel_miou:.1f}" in text
     assert f"base classes: {100 * scores.base_miou:.1f}" in text
