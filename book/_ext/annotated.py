@@ -20,10 +20,12 @@ from typing import Any, ClassVar
 
 from docutils import nodes  # type: ignore[import-untyped]
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
 HEADING = re.compile(r"-{3,} (.+?) -{3,}")
+#: Fields with the names that docstrings give them; attributes describe no object a second time.
+STYLE = Config(napoleon_use_param=False, napoleon_use_rtype=False, napoleon_use_ivar=True)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
@@ -162,7 +164,8 @@ class Annotated(SphinxDirective):
 
     def docstring(self, text: str) -> list[nodes.Node]:
         """The docstring as the API reference reads it: Google style, with links to our names."""
-        lines = GoogleDocstring(text, self.config, what="function").lines()
+        lines = GoogleDocstring(text, STYLE, what="function").lines()
+        lines = [line.replace(":ivar ", ":") for line in lines]
         return self.parse_text_to_nodes("````{eval-rst}\n" + "\n".join(lines) + "\n````")
 
 
