@@ -71,6 +71,25 @@ def test_without_an_address_there_are_no_links_to_a_repository(project):
     assert "binder" not in text.lower()
     assert 'content="../_static/social-card.png"' in text
     assert "og:url" not in text
+    assert "Report a problem" not in text
+
+
+@pytest.mark.parametrize(("host", "issue"), [("github.com", "/issues/new?title="), ("gitlab.com", "/-/issues/new?issue[title]=")])
+def test_a_page_says_where_to_report_a_problem_with_it(project, host, issue):
+    """The address may come from the configuration as well as from the environment."""
+    url = f"https://{host}/someone/ncdss"
+    with (project / "conf.py").open("a") as conf:
+        conf.write(f'html_theme_options = {{"repository_url": "{url}"}}\n')
+    assert build(project) == 0
+    link = f'<p class="report-page"><a href="{url}{issue}Problem%20on%20the%20page%20index">Report a problem with this page</a></p>'
+    assert link in page(project, "index.html")
+
+
+def test_the_address_that_jupyter_book_gives_by_itself_is_none(project):
+    with (project / "conf.py").open("a") as conf:
+        conf.write('html_theme_options = {"repository_url": "https://github.com/executablebooks/jupyter-book"}\n')
+    assert build(project) == 0
+    assert "Report a problem" not in page(project, "index.html")
 
 
 def test_with_an_address_there_are_all_of_them(project, monkeypatch):

@@ -14,6 +14,7 @@ from ncdss_lib.data.label_space import LabelSpace
 from ncdss_lib.method.cluster_matching import match_clusters, pairwise_iou
 from ncdss_lib.method.metrics import score
 from ncdss_lib.runs.report import PAPER, SWITCHES
+from ncdss_lib.viz.figures import LICENCE
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 CONF = f"""
@@ -180,6 +181,7 @@ def test_light_and_dark_drawings_differ_in_colours_only():
         assert light != dark
         assert re.sub(r"#[0-9a-f]{6}", "#", light) == re.sub(r"#[0-9a-f]{6}", "#", dark)
         assert "<title>" in light
+        assert LICENCE in light  # as in the figures that the notebooks draw
 
 
 def test_the_worked_example_of_the_first_chapter_is_computed_right():
@@ -194,6 +196,7 @@ def test_the_worked_example_of_the_first_chapter_is_computed_right():
     assert {f"{100 * iou:.0f} % each" for iou in (shared[0, 1], shared[1, 0])} == {"4 % each"}
     assert "4 % each" in text
     scores = score(counts, labels)
+    assert f"70 / (100 + 105 − 70) = {100 * scores.per_class['bird']:.1f} %." in text
     assert "| " + " | ".join(f"{100 * iou:.1f}" for iou in scores.per_class.values()) + " |" in text
     assert f"{{term}}`novel mIoU` {100 * scores.novel_miou:.1f}" in text
     assert f"base classes: {100 * scores.base_miou:.1f}" in text

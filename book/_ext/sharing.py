@@ -1,11 +1,12 @@
 """What is known of the place where the book is published: links to its repository, and how a link
 to a page looks elsewhere.
 
-All of it is set by the environment, since a clone does not know where it is published:
+All of it is set from outside, since a clone does not know where it is published:
 
-- ``NCDSS_REPOSITORY_URL`` (and ``NCDSS_REPOSITORY_BRANCH``, default main): buttons to the
-  repository, to edit a page, to open an issue, and on GitHub to launch a notebook on Binder or
-  Colab. Without it there is none of them.
+- ``NCDSS_REPOSITORY_URL``, or ``repository: {url: ...}`` in ``_config.yml`` (and
+  ``NCDSS_REPOSITORY_BRANCH``, default main): buttons to the repository, to edit a page, to open an
+  issue, on GitHub to launch a notebook on Binder or Colab, and at the end of each page a link by
+  which to report a problem with it. Without an address there is none of them.
 - ``NCDSS_BOOK_URL``: the book's own address, which makes the addresses in the cards of a link
   absolute.
 
@@ -18,14 +19,20 @@ import os
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from docutils import nodes  # type: ignore[import-untyped]
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-HOSTS = ("github.com", "gitlab.com", "bitbucket.org")
+#: Host -> where a new issue is opened, with a title.
+HOSTS = {
+    "github.com": "/issues/new?title=",
+    "gitlab.com": "/-/issues/new?issue[title]=",
+    "bitbucket.org": "/issues/new?title=",
+}
+UNSET = ("", "https://github.com/executablebooks/jupyter-book")  # what jupyter-book says by itself
 CARD, CARD_ALT = (
     "social-card.png",
     "A label map with three objects, and a striped one that has no name yet.",
@@ -33,8 +40,10 @@ CARD, CARD_ALT = (
 
 
 def add_repository_links(app: Sphinx, config: Config) -> None:
-    url = os.environ.get("NCDSS_REPOSITORY_URL", "").rstrip("/")
     options = config.html_theme_options
+    configured = options.get("repository_url", "")
+    url = os.environ.get("NCDSS_REPOSITORY_URL") or ("" if configured in UNSET else configured)
+    url = url.rstrip("/")
     for button in ("repository", "edit_page", "issues"):
         options[f"use_{button}_button"] = bool(url)
     if not url:
@@ -44,7 +53,8 @@ def add_repository_links(app: Sphinx, config: Config) -> None:
     if parts.scheme != "https" or parts.hostname not in HOSTS or parts.path.count("/") != 2:
         expected = f"https://HOST/OWNER/NAME on {', '.join(HOSTS)}"
         raise ConfigError(
-            f"NCDSS_REPOSITORY_URL={url!r} is not the address of a repository: expected {expected}."
+            f"NCDSS_REPOSITORY_URL={url!r}, or repository.url in _config.yml, is not the address "
+            f"of a repository: expected {expected}."
         )
     launch = {
         "notebook_interface": "jupyterlab",
@@ -59,6 +69,18 @@ def add_repository_links(app: Sphinx, config: Config) -> None:
         "path_to_docs": "",
         "launch_buttons": launch if on_github else {},
     }
+
+
+def add_report_link(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """At the end of a page, where its repository is known."""
+    url = app.config.html_theme_options.get("repository_url")
+    if doctree is None or not url:
+        return
+    address = f"{url}{HOSTS[urlsplit(url).hostname or '']}{quote(f'Problem on the page {page}')}"
+    text = "Report a problem with this page"
+    context["body"] += f'<p class="report-page"><a href="{escape(address)}">{text}</a></p>'
 
 
 def add_card(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -147,5 +169,6 @@ def make_card(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", add_repository_links)
     app.connect("html-page-context", add_card)
+    app.connect("html-page-context", add_report_link)
     app.connect("build-finished", make_card)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
