@@ -16,11 +16,12 @@ import re
 import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from docutils import nodes  # type: ignore[import-untyped]
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
 HEADING = re.compile(r"-{3,} (.+?) -{3,}")
@@ -164,7 +165,7 @@ class Annotated(SphinxDirective):
 
     def docstring(self, text: str) -> list[nodes.Node]:
         """The docstring as the API reference reads it: Google style, with links to our names."""
-        lines = GoogleDocstring(text, STYLE, what="function").lines()
+        lines = GoogleDocstring(text, cast("Any", STYLE), what="function").lines()
         lines = [line.replace(":ivar ", ":") for line in lines]
         return self.parse_text_to_nodes("````{eval-rst}\n" + "\n".join(lines) + "\n````")
 

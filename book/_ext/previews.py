@@ -20,7 +20,7 @@ def definitions(env: BuildEnvironment) -> dict[str, str]:
     """Anchor of a term -> the first paragraph of its definition, as plain text."""
     if GLOSSARY not in env.found_docs:
         return {}
-    found = {}
+    found: dict[str, str] = {}
     for item in env.get_doctree(GLOSSARY).findall(nodes.definition_list_item):
         first = item.next_node(nodes.definition).next_node(nodes.paragraph)
         if first is not None:
