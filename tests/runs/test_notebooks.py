@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -10,6 +13,7 @@ import pytest
 
 from ncdss_lib.runs import notebooks
 from ncdss_lib.system.errors import InputError, RunError
+from tests.conftest import REPO
 
 PARAMETERS = 'fold: int = 0  # 0..3\ndata_root: str | None = None\noverrides: list = []\nname: str = "x"'
 
@@ -262,3 +266,20 @@ def test_without_notebooks_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="ncdss run"):
         notebooks.notebook_paths()
+
+
+def test_what_a_killed_execution_left_is_written_over(tmp_path, out_path):
+    slow = "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(0 if pathlib.Path('again').exists() else 60)"
+    notebook = write_notebook(tmp_path / "01_small.ipynb", slow)
+    code = "import pathlib, sys; from ncdss_lib.runs import notebooks; notebooks.execute(*map(pathlib.Path, sys.argv[1:]), {})"
+    process = subprocess.Popen([sys.executable, "-c", code, notebook, out_path], env={**os.environ, "PYTHONPATH": str(REPO)})
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not out_path.exists()
+    assert list(out_path.parent.iterdir()) != []  # the draft
+    (tmp_path / "again").touch()
+    assert run(notebook, out_path)
+    assert [path.name for path in out_path.parent.iterdir()] == ["01_small.ipynb"]
