@@ -14,7 +14,8 @@ CONF = f"""
 import sys
 sys.path.insert(0, {str(EXTENSIONS)!r})
 project = "small"
-extensions = ["myst_parser", "previews", "scroll_story"]
+extensions = ["myst_nb", "previews", "scroll_story"]
+nb_execution_mode = "off"
 html_static_path = [{str(EXTENSIONS.parent / "_static")!r}]
 exclude_patterns = ["out"]
 """
@@ -25,6 +26,7 @@ IoU
     What is shared, over what is in "either" of {term}`two <mIoU>`.
 
     A second paragraph.
+
 mIoU
     Its mean.
 ```
