@@ -142,7 +142,8 @@ def _scores(models: Sequence[dict[str, Any]], protocol: str) -> dict[str, list[f
 def _gain(after: Sequence[float | None], before: Sequence[float | None]) -> str:
     """Mean and spread of paired differences in percent, and in how many runs they are positive."""
     gains = [a - b for a, b in zip(after, before, strict=True) if a is not None and b is not None]
-    return f"{percent(gains)} ({sum(gain > 0 for gain in gains)} of {len(gains)})"
+    sign = "+" if sum(gains) > 0 else ""
+    return f"{sign}{percent(gains)} ({sum(gain > 0 for gain in gains)} of {len(gains)})"
 
 
 TABLES: dict[str, tuple[Callable[[dict[str, Any]], pd.DataFrame], str]] = {
