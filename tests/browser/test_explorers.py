@@ -513,9 +513,11 @@ def test_predictions(browser, tmp_path, case):
     def check(number: int, said: str, label: int | None) -> None:
         picture, scores = model.pictures[number], model.scores[said]
         if label is None:
-            found = {c: overlap(picture, said, c) for c in range(len(names) - 1, 0, -1)}  # novel classes first
-            there = [(c, f) for c, f in found.items() if f[1]][:3]
-            explorer.reads({"miou": score(scores.novel_miou), **{f"iou-{c}": percent(*f) for c, f in there}})
+            pixels = np.bincount(picture.maps["truth"].ravel(), minlength=256)
+            order = sorted(range(1, len(names)), key=lambda c: -pixels[c])  # the greatest object first
+            there = [(c, f) for c in order if (f := overlap(picture, said, c))[1]][:3]
+            mean = scores.base_miou if scores.novel_miou is None else scores.novel_miou
+            explorer.reads({"miou": score(mean), **{f"iou-{c}": percent(*f) for c, f in there}})
         else:
             explorer.reads({f"iou-{label}": percent(*overlap(picture, said, label)), "iou-all": score(scores.per_class[names[label]])})
 
