@@ -78,7 +78,7 @@ def make_splits(
     count = round(mixed / (1 - mixed) * len(novel)) if base else 0
     nothing_new = {base[place * len(base) // count] for place in range(count)}
 
-    check_lists(data, labels, novel, any_base)
+    check_fold(data, labels, novel, any_base)
     if count >= len(base):
         raise InputError(
             f"data.mixed={mixed}: {count} images without a novel class would lose "
@@ -91,7 +91,7 @@ def make_splits(
     return Splits(base, novel, base_train, list(data.val_ids))
 
 
-def check_lists(
+def check_fold(
     data: SegmentationData, labels: LabelSpace, novel: Sequence[str], any_base: Sequence[str]
 ) -> None:
     """Refuse a fold without a novel or without a base image.
