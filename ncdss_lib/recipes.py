@@ -567,7 +567,7 @@ LAPTOP: dict[str, tuple[Any, str]] = {
 REGIONS: dict[str, tuple[Any, str]] = {
     "model.encoder": (
         "tf_efficientnet_lite2",
-        "knows base classes better for 1.3 times the extraction time; also carried by a package",
+        "knows base classes better (see the book's page on this recipe); a package carries it too",
     ),
     "regions.enabled": (
         True,

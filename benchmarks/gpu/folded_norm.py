@@ -2,8 +2,8 @@
 
 The encoder's batch-norm never takes statistics of a batch (as published), and a separate pass over
 every feature map costs time and, for its gradient, a second copy of the map. The function is the
-same, and so are the gradients of all parameters, up to rounding. A candidate for the library: on a
-CPU a step of ResNet-50 took as long as before, on a card it is yet to be measured.
+same, and so are the gradients of all parameters, up to rounding. A candidate for the library,
+once a card has told what it gains.
 """
 
 from __future__ import annotations
