@@ -16,6 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ncdss_lib.models.folded_norm import FoldedNorm, ScaledConv2d
+
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
@@ -214,3 +216,12 @@ def eums_loss(
             mine.data = 0.99 * mine.data + 0.01 * its.data
         label = teacher(weak).softmax(1).argmax(1)
     return supervised + F.cross_entropy(unclean, label, ignore_index=255)
+
+
+def take_norms_apart(network: nn.Module) -> None:
+    """Undo :func:`ncdss_lib.models.folded_norm.fold_norms`, in place."""
+    for module in network.modules():
+        if isinstance(module, ScaledConv2d):
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
+        elif isinstance(module, FoldedNorm):
+            module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]

@@ -48,6 +48,7 @@ def sides(
     runtime, training = Runtime("auto", Compute(precision=precision)), BaseTraining()
     plain = build_segmenter(config, 16).to(runtime.device).train()
     model = runtime.prepare(copy.deepcopy(plain))
+    published.take_norms_apart(plain.encoder)
     optimizers = [make_optimizer(m, training) for m in (plain, model)]
     network, optimizer = runtime.setup(model, optimizers[1])
     network.train()

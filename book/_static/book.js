@@ -75,14 +75,17 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const entry of document.querySelectorAll("[role=doc-biblioentry]")) entry.setAttribute("role", "listitem"); // the role is deprecated
   // What scrolls sideways must be reachable by the keyboard.
   const reach = () => {
-    for (const part of document.querySelectorAll(".bd-article table, .bd-article pre, .bd-article .math")) {
+    for (const part of document.querySelectorAll(".bd-article table, .bd-article pre, .bd-article .math, .bd-article mjx-container")) {
       if (part.scrollWidth > part.clientWidth) part.setAttribute("tabindex", "0");
       else part.removeAttribute("tabindex");
     }
   };
   reach();
   window.addEventListener("resize", reach);
-  window.addEventListener("load", reach);
+  window.addEventListener("load", () => {
+    reach();
+    window.MathJax?.startup?.promise.then(reach);
+  });
 });
 
 // On paper nothing can be unfolded, and the background is white.

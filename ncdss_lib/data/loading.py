@@ -217,7 +217,7 @@ def load_batches(
     loader = DataLoader(
         _Loaded(load),
         batch_sampler=batches,
-        num_workers=workers,
+        num_workers=min(workers, len(batches)),
         worker_init_fn=_one_thread,
         pin_memory=torch.cuda.is_available(),
     )

@@ -10,9 +10,11 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from ncdss_lib.models.checkpoints import load_strictly, read_state_dict
+from ncdss_lib.models.folded_norm import fold_norms
 from ncdss_lib.recipes import Model
 from ncdss_lib.system.errors import InputError, did_you_mean
 
@@ -154,6 +156,8 @@ def _create(config: Model) -> Any:
     wanted, given = backbone.state_dict(), full.state_dict()
     by_name = {_flat(name): tensor for name, tensor in given.items()}
     backbone.load_state_dict({name: by_name[_flat(name)] for name in wanted})
+    if isinstance(full, ResNet):
+        fold_norms(backbone)
     return backbone
 
 

@@ -270,7 +270,8 @@ def retrained(case: Case) -> dict[str, list[tuple[Weights, Weights | None]]]:
 
 #: By what share of its movement a tensor may differ. Two plain trainings, in float32 and in float64, differ as much: batch-norm of a few
 #: pooled vectors enlarges rounding, and each step enlarges what the steps before have left. EUMS makes two steps, base training eight.
-SHARE = {"base": 0.05, "basic": 0.05, "basic_oc": 0.05, "eums": 0.005}
+#: Folded batch-norm rounds otherwise than a plain one: 0.9 % was seen in EUMS.
+SHARE = {"base": 0.05, "basic": 0.05, "basic_oc": 0.05, "eums": 0.02}
 
 
 def assert_same_change(found: Weights, expected: Weights, start: Weights, share: float) -> None:

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from benchmarks.gpu.folded_norm import FoldedNorm, ScaledConv2d, fold_norms
+from ncdss_lib.models.folded_norm import FoldedNorm, ScaledConv2d, fold_norms
 
 
 def networks(name: str) -> tuple[nn.Module, nn.Module]:

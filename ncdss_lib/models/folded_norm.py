@@ -1,9 +1,8 @@
 """Batch-norm with fixed statistics is a scale and a shift: here they go into the convolution.
 
-The encoder's batch-norm never takes statistics of a batch (as published), and a separate pass over
-every feature map costs time and, for its gradient, a second copy of the map. The function is the
-same, and so are the gradients of all parameters, up to rounding. A candidate for the library,
-once a card has told what it gains.
+Ours, because the encoder's batch-norm never takes statistics of a batch (as published): a pass of
+its own over every feature map costs time and, for its gradient, a second copy of the map. The
+function is the same, and so are the gradients of all parameters, up to rounding.
 """
 
 from __future__ import annotations
