@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -53,6 +54,15 @@ def novel_table(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def machines(file: Path) -> str:
+    """How many runs of a file were made on what, in which precision."""
+    devices = [run["device"] for run in report.reports_in(file)]
+    count = Counter(
+        f"{d['name'] if d['type'] == 'cuda' else 'a CPU'} in {d['precision']}" for d in devices
+    )
+    return ", ".join(f"{number} on {machine}" for machine, number in count.items())
+
+
 def measured(folder: Path) -> str:
     """The whole part: for each file its runs, its table and what that says."""
     parts = []
@@ -63,7 +73,7 @@ def measured(folder: Path) -> str:
         told = ("headline", "rule", "chosen-epoch", "clean")
         parts += [
             f"The `{recipe}` recipe, {sentences.SENTENCES['runs'](found)} Novel mIoU in percent, "
-            f"mean ± standard deviation (`book/measured/{file.name}`):",
+            f"mean ± standard deviation (`book/measured/{file.name}`; {machines(file)}):",
             report.to_markdown(novel_table(found)),
             " ".join(sentences.SENTENCES[kind](found) for kind in told),
         ]

@@ -31,6 +31,7 @@ def shipped(fold: int, seed: int, novel: dict[str, float], recipe: str = "laptop
     quality = {name: {"images": 1, "purity": 1.0, "correct_share": share} for name, share in (("clean", 0.7), ("unclean", 0.4))}
     return {
         "schema": 1, "dataset": "pascal5i", "recipe": recipe, "fold": fold, "seed": seed, "masks": "x",
+        "device": {"type": "cpu", "name": "x86_64", "precision": "fp32"},
         "images": {"base": 1, "novel": 1}, "classes": {"base": [], "novel": []}, "models": models, "pseudo_labels": quality,
     }  # fmt: skip
 
@@ -52,6 +53,7 @@ def test_numbers_and_words_follow_the_files(folder):
     assert "adds +2.0 to basic framework, +2.0 to over-clustering, +2.0 to EUMS." in told
     assert "clean pseudo-labels 70.0 % are right, of unclean ones 40.0 %; clean is better in 4 of 4 runs." in told
     assert "recipe, 4 runs: fold 1 with seed 0, 1; fold 2 with seed 0, 1." in told
+    assert "`; 4 on a CPU in fp32):" in told
 
 
 def test_a_second_recipe_has_a_table_of_its_own(folder):

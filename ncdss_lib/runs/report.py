@@ -336,7 +336,10 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 
     A few kB, with the keys of a report.
     """
-    kept = ("schema", "dataset", "fold", "seed", "recipe", "classes", "images", "saliency", "masks")
+    kept = (
+        *("schema", "dataset", "fold", "seed", "recipe", "device"),
+        *("classes", "images", "saliency", "masks"),
+    )
     short = {key: report[key] for key in kept if key in report}
     for part in ("models", "ablation"):
         if part in report:
