@@ -28,8 +28,7 @@ from ncdss_lib.method.evaluation import (
 )
 from ncdss_lib.method.inference import load_model, predict, read_images
 from ncdss_lib.method.metrics import score
-from ncdss_lib.method.refinement import Gate, follow_edges, gate
-from ncdss_lib.models.segmenter import upsample
+from ncdss_lib.method.refinement import Gate, refine
 from ncdss_lib.viz import figures, percent, results
 from ncdss_lib.viz.figures import Drawing, overlay, photo
 
@@ -101,9 +100,8 @@ def _labels(
         follow: id of the image whose edges borders follow.
     """
     strength = run.recipe.evaluation.gate_strength
-    said = upsample(gate(logits[None], kind, strength), run.views.size)
-    if follow:
-        said = follow_edges(said, read_images(run, [follow], run.views.size).cpu())
+    images = read_images(run, [follow], run.views.size).cpu() if follow else None
+    said = refine(logits[None], kind, strength, run.views.size, images)
     labels = said.argmax(1)[0].numpy()
     classes = results.to_classes(labels, mapping, run.labels.num_base)
     return resize_labels(classes, (truth.shape[0], truth.shape[1]))

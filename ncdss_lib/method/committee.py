@@ -26,8 +26,8 @@ from ncdss_lib.method.context import Context
 from ncdss_lib.method.evaluation import evaluate
 from ncdss_lib.method.inference import load_model, predict, read_images
 from ncdss_lib.method.mean_teacher import hard_pseudo_labels
-from ncdss_lib.method.refinement import follow_edges, gate
-from ncdss_lib.models.segmenter import Committee, Segmenter, mean_log_probability, upsample
+from ncdss_lib.method.refinement import refine
+from ncdss_lib.models.segmenter import Committee, Segmenter, mean_log_probability
 
 #: Fresh head -> the networks that label its images together.
 HEADS: dict[str, tuple[str, ...]] = {"first": ("eums",), "second": ("eums", "basic_oc")}
@@ -67,7 +67,7 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
 
 def _write_labels(run: Context, networks: Sequence[nn.Module], folder: Path) -> None:
     """What some networks say together of the novel images, behind the gate, where they are sure."""
-    config, ids = run.recipe.regions, run.splits.novel
+    config, ids, size = run.recipe.regions, run.splits.novel, run.views.size
 
     def write(found: tuple[str, np.ndarray]) -> None:
         image_id, labels = found
@@ -77,12 +77,11 @@ def _write_labels(run: Context, networks: Sequence[nn.Module], folder: Path) -> 
     streams = [predict(run, network, ids, None, folder.name) for network in networks]
     for batches in zip(*streams, strict=True):
         logits = mean_log_probability([own for _, own in batches])
-        gated = gate(logits, config.gate, config.gate_strength)
-        logits = upsample(gated, run.views.size)
-        if config.edges == "guided":
-            logits = follow_edges(logits, read_images(run, batches[0][0], run.views.size))
-        labels = hard_pseudo_labels(logits, config.confidence).to(torch.uint8).cpu().numpy()
-        run.runtime.map(write, zip(batches[0][0], labels, strict=True))
+        batch = batches[0][0]
+        images = read_images(run, batch, size) if config.edges == "guided" else None
+        said = refine(logits, config.gate, config.gate_strength, size, images)
+        labels = hard_pseudo_labels(said, config.confidence).to(torch.uint8).cpu().numpy()
+        run.runtime.map(write, zip(batch, labels, strict=True))
     run.runtime.barrier()
 
 

@@ -27,9 +27,9 @@ from ncdss_lib.method.context import Context
 from ncdss_lib.method.entropy_ranking import read_ranking
 from ncdss_lib.method.inference import load_model, predict, read_images
 from ncdss_lib.method.metrics import Scores, confusion_matrix, score, score_held_out, score_matched
-from ncdss_lib.method.refinement import Edges, Gate, follow_edges, gate
+from ncdss_lib.method.refinement import Edges, Gate, refine
 from ncdss_lib.method.training_loop import read_history
-from ncdss_lib.models.segmenter import Segmenter, upsample
+from ncdss_lib.models.segmenter import Segmenter
 
 RULES = ("published", "hungarian", "argmax_iou", "majority")
 MODELS = ("base", "basic", "basic_oc", "eums")
@@ -105,10 +105,8 @@ def refined_confusions(
         flat = np.concatenate([truth.ravel() for truth, _ in truths])
         original = run.runtime.to_device(torch.from_numpy(flat))
         for (kind, edges), found in zip(kinds, counts, strict=True):
-            said = upsample(gate(logits, kind, strength), size)
-            if edges == "guided":
-                said = follow_edges(said, read_images(run, batch, size))
-            predictions = said.argmax(1).to(torch.uint8)
+            images = read_images(run, batch, size) if edges == "guided" else None
+            predictions = refine(logits, kind, strength, size, images).argmax(1).to(torch.uint8)
 
             # At the size of the network, each half of the images by itself.
             for half in (0, 1):

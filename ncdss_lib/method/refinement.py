@@ -28,6 +28,24 @@ SMOOTHNESS = 1e-3  # variance of the brightness (0..1) below which a window is f
 COARSE = 4  # the linear functions are found on every 4th pixel (He and Sun, 2015)
 
 
+def refine(
+    logits: Tensor, kind: Gate, strength: float, size: int, images: Tensor | None = None
+) -> Tensor:
+    """All that follows the network: the gate, the resize, and the edges of the images.
+
+    Args:
+        logits: float [b, C, h, w] as the network gives them.
+        kind, strength: see :func:`gate`.
+        size: the side S that is asked for.
+        images: uint8 [b, 3, S, S]; without them borders stay where they are.
+
+    Returns:
+        float [b, C, S, S]: logits, or log-probabilities where something was done to them.
+    """
+    said = upsample(gate(logits, kind, strength), size)
+    return said if images is None else follow_edges(said, images)
+
+
 def gate(logits: Tensor, kind: Gate, strength: float) -> Tensor:
     """Weigh the foreground classes of a pixel by what its object, or its image, says.
 

@@ -28,9 +28,9 @@ from ncdss_lib.data.palette import Look, class_look, cluster_look
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space
 from ncdss_lib.data.toyscenes import ToyScenes
-from ncdss_lib.method.refinement import follow_edges, gate
+from ncdss_lib.method.refinement import refine
 from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, read_checkpoint
-from ncdss_lib.models.segmenter import Segmenter, build_segmenter, upsample
+from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Data, Recipe, load_recipe
 from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.system.errors import InputError
@@ -113,14 +113,13 @@ class TrainedNetwork(Provenance):
         """
         resized = resize_image(np.ascontiguousarray(image), self.size)
         inputs = torch.from_numpy(resized).permute(2, 0, 1)[None]
+        inputs = self.runtime.to_device(inputs)
         with self.runtime.autocast():
-            logits = self.model(self.runtime.to_device(inputs))
+            logits = self.model(inputs)
         config = self.recipe.evaluation
-        gated = gate(logits.float(), config.gate, config.gate_strength)
-        gated = upsample(gated, self.size)
-        if config.edges == "guided":
-            gated = follow_edges(gated, self.runtime.to_device(inputs))
-        probability, output = gated.softmax(1)[0].max(0)
+        guide = inputs if config.edges == "guided" else None
+        said = refine(logits.float(), config.gate, config.gate_strength, self.size, guide)
+        probability, output = said.softmax(1)[0].max(0)
         labels = self._label_of_output[output.cpu().numpy()]
         shape = image.shape[:2]
         return resize_labels(labels, shape), resize_labels(probability.cpu().numpy(), shape)
