@@ -9,7 +9,9 @@ import timm
 import torch
 from torch import nn
 
+from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.models.folded_norm import FoldedNorm, ScaledConv2d, fold_norms
+from ncdss_lib.recipes import Model
 
 
 def networks(name: str) -> tuple[nn.Module, nn.Module]:
@@ -60,3 +62,12 @@ def test_a_copy_scales_by_its_own_batch_norm():
     image = torch.randn(1, 3, 32, 32, dtype=torch.float64)
     assert conv(image).std((2, 3)).abs().max() == 0
     assert student["conv1"](image).std() > 0
+
+
+@pytest.mark.parametrize(("name", "folds"), [("resnet18", True), ("tf_efficientnet_lite0", False)])
+def test_the_encoder_folds_those_of_a_resnet(name, folds):
+    """Other networks may do something between a convolution and the batch-norm that stands after it."""
+    encoder = Encoder(Model(encoder=name, weights="none"))
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert all(isinstance(norm, FoldedNorm) == folds for norm in norms)
