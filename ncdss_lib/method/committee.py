@@ -4,8 +4,8 @@ In: EUMS and ``basic_oc``; every novel image, also those that clustering left ou
 Out: ``labels_HEAD/ID.png`` (what each head learned from), ``HEAD.safetensors`` and histories, and
 ``regions.safetensors``: one network whose head is the committee of EUMS and the fresh heads.
 
-Against EUMS behind the same gate it gained nothing on photos; the book's page "Beyond the paper"
-has the table.
+Against EUMS behind the same gate it gained nothing for novel classes on photos; the book's page
+"Beyond the paper" has the table.
 """
 
 from __future__ import annotations
