@@ -73,7 +73,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   for (const list of document.querySelectorAll(".bd-article > ul > ul")) list.previousElementSibling.append(list); // Sphinx's list of sources
   for (const entry of document.querySelectorAll("[role=doc-biblioentry]")) entry.setAttribute("role", "listitem"); // the role is deprecated
-  // Long names of settings break after a dot or a dash, so that what they mean is not pushed out of the column.
+  // Long names of settings break after a dot or an underscore, so that what they mean is not pushed out of the column.
   for (const name of document.querySelectorAll(".bd-article table.dataframe th[scope=row]:not(:has(*))")) {
     name.innerHTML = name.innerHTML.replace(/[._](?=[a-z])/g, "$&<wbr>");
   }

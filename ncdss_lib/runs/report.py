@@ -336,11 +336,8 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
 
     A few kB, with the keys of a report.
     """
-    kept = (
-        *("schema", "dataset", "fold", "seed", "recipe", "device"),
-        *("classes", "images", "saliency", "masks"),
-    )
-    short = {key: report[key] for key in kept if key in report}
+    kept = "schema dataset fold seed recipe device classes images saliency masks"
+    short = {key: report[key] for key in kept.split() if key in report}
     for part in ("models", "ablation"):
         if part in report:
             short[part] = {name: _short_scores(entry) for name, entry in report[part].items()}
