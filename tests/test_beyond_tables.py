@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
-from benchmarks import beyond
+from benchmarks import beyond, cells
+from benchmarks.clusterings import CLUSTERINGS, transport
 from ncdss_lib.runs.pipeline import reopen
 from tests.conftest import REPO
 
@@ -65,6 +68,16 @@ def test_regions_are_paired_with_laptop_by_fold_and_seed(monkeypatch):
     assert beyond_tables.regions_table({"runs": [run(0)]}).empty
 
 
+def test_ways_and_cells_have_a_row_each():
+    ways = [{"way": way, "clusters": 5, "seeds": [1], "published": [[0.4, 0.3]]} for way in CLUSTERINGS]
+    units = [{"unit": unit, "clusters": 5, "seeds": [1], "published": [[0.2, 0.1]]} for unit in ("cells", "cells, a part votes")]
+    measured = {name: [{"dataset": "toyscenes", "labels": labels}] for name, labels in (("ways", ways), ("cells", units))}
+    table = beyond_tables.ways_table(measured)
+    assert len(table) == len(CLUSTERINGS)
+    assert table.loc["consensus of 30 k-means, K = 5"].tolist() == ["40.0", "30.0"]
+    assert beyond_tables.cells_table(measured).loc["cells, a part votes, K = 5"].tolist() == ["20.0", "10.0"]
+
+
 @pytest.mark.parametrize("name", beyond_tables.TABLES)
 def test_a_table_without_its_file_says_so(name, tmp_path, monkeypatch):
     monkeypatch.setattr(beyond_tables, "MEASURED", tmp_path)
@@ -88,3 +101,51 @@ def test_the_benchmark_measures_a_finished_run(finished, voc):
     number = beyond.count_classes(run, run.fold)
     assert number["truth"] == run.labels.num_novel
     assert number["bic"] >= 2
+
+
+@pytest.fixture(scope="module")
+def three_directions():
+    """Unit vectors about three directions, of which one has four fifths of all: [100, 16], and their direction."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], [80, 10, 10])
+    points = np.eye(16)[truth] + 0.05 * rng.standard_normal((100, 16))
+    return points / np.linalg.norm(points, axis=1, keepdims=True), truth
+
+
+@pytest.mark.parametrize("way", sorted(CLUSTERINGS.keys() - {"balanced"}))
+def test_every_way_but_the_balanced_one_finds_unequal_clusters(way, three_directions):
+    points, truth = three_directions
+    assert adjusted_rand_score(truth, CLUSTERINGS[way](points, 3, 0)) == 1
+
+
+def test_balanced_transport_shares_out_the_largest_cluster(three_directions):
+    points, truth = three_directions
+    sizes = np.bincount(CLUSTERINGS["balanced"](points, 3, 0), minlength=4)[1:]
+    assert sizes.min() >= 15
+    assert sizes.max() <= 65
+    free = transport(points, 3, 0, equality=1e-6)
+    assert adjusted_rand_score(truth, free) == 1
+
+
+def test_the_benchmark_compares_ways_and_cells(finished, voc):
+    run = reopen(finished["laptop"], str(voc))
+    novel = run.labels.num_novel
+    rows = beyond.compare_ways(run, [0, 1])["labels"]
+    assert [(row["way"], row["clusters"]) for row in rows] == [(way, k) for k in (novel, 2 * novel) for way in CLUSTERINGS]
+    assert all(0 <= value <= 1 for row in rows for pair in row["published"] for value in pair)
+    entry = beyond.compare_cells(run, [0])
+    assert [row["unit"] for row in entry["labels"]] == ["cells", "cells, a part votes"] * 2
+    assert [row["images"] // entry["cost"][0]["images"] for row in entry["cost"]] == [1, 4, 16]
+
+
+def test_cells_of_a_part_vote():
+    """Two parts of one cluster each but for a cell; outside the mask there is none."""
+    points = np.repeat([[0.0, 1.0], [1.0, 0.0]], 50, axis=0) + 0.01 * np.random.default_rng(0).standard_normal((100, 2))
+    fitted = cells.CellClusters(*cells.fitted(points, 2, 0))
+    label = fitted.of_pixels(np.array([[[0.0, 1.0], [1.0, 0.0]]], np.float32), np.ones((1, 2), bool), vote=False)
+    left, right = label[0]
+    assert left != right
+    image = np.array([[[0.0, 1.0]] * 2 + [[1.0, 0.0], [0.0, 1.0]] + [[1.0, 0.0]] * 2], np.float32)
+    mask = np.array([[True, True, True, False, True, True]])
+    assert fitted.of_pixels(image, mask, vote=False).tolist() == [[left, left, right, 0, right, right]]
+    assert fitted.of_pixels(image, mask, vote=True).tolist() == [[left, left, left, 0, right, right]]

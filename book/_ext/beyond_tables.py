@@ -1,7 +1,8 @@
 """``{beyond-table} NAME``: what was measured beyond the paper, from ``book/measured/beyond*.json``.
 
 Names, from ``python -m benchmarks.beyond``: ``labels`` (pseudo-labels by unit and metric),
-``number`` (how many classes each signal sees), ``wrong`` (pseudo-labels by number of clusters).
+``number`` (how many classes each signal sees), ``wrong`` (pseudo-labels by number of clusters),
+``ways`` (by way to cluster, where masks change a little) and ``cells`` (clusters of cells).
 From ``ncdss report --export``: ``gate`` (models behind each gate), ``regions`` (the recipe beside
 ``laptop``). A table without its file says "not run".
 """
@@ -27,6 +28,13 @@ SIGNALS = {
     "stability": "stability",
     "base_found_again": "base found again",
 }
+WAYS = {
+    "k_means": "k-means",
+    "spherical": "spherical k-means",
+    "semi_relaxed": "optimal transport, semi-relaxed",
+    "balanced": "optimal transport, balanced",
+    "consensus": "consensus of 30 k-means",
+}
 GATES = {"plain": "no gate", "gate_part": "by part", "gate_image": "by image"}
 
 
@@ -38,11 +46,39 @@ def read(name: str) -> dict[str, Any]:
 
 def labels_table(measured: dict[str, Any]) -> pd.DataFrame:
     """Novel mIoU of pseudo-labels in percent, mean and spread over seeds of k-means."""
+
+    def title(row: dict[str, Any]) -> str:
+        return f"{UNITS[row['unit']]}, metric {METRICS[row['metric']]}, K = {row['clusters']}"
+
+    return _labels_by(title, measured.get("runs", []))
+
+
+def ways_table(measured: dict[str, Any]) -> pd.DataFrame:
+    """The same by way to cluster; with each seed the masks change by a pixel."""
+
+    def title(row: dict[str, Any]) -> str:
+        return f"{WAYS[row['way']]}, K = {row['clusters']}"
+
+    return _labels_by(title, measured.get("ways", []))
+
+
+def cells_table(measured: dict[str, Any]) -> pd.DataFrame:
+    """The same where cells are clustered."""
+
+    def title(row: dict[str, Any]) -> str:
+        return f"{row['unit']}, K = {row['clusters']}"
+
+    return _labels_by(title, measured.get("cells", []))
+
+
+def _labels_by(
+    title: Callable[[dict[str, Any]], str], runs: Sequence[dict[str, Any]]
+) -> pd.DataFrame:
+    """A row for each row of the runs, under its title; a column a data set and matching."""
     rows: dict[str, dict[str, str]] = {}
-    for run in measured.get("runs", []):
+    for run in runs:
         for row in run["labels"]:
-            name = f"{UNITS[row['unit']]}, metric {METRICS[row['metric']]}, K = {row['clusters']}"
-            cells = rows.setdefault(name, {})
+            cells = rows.setdefault(title(row), {})
             published, alone = zip(*row["published"], strict=True)
             cells[f"{run['dataset']}, published"] = percent(published)
             cells[f"{run['dataset']}, one-to-one"] = percent(alone)
@@ -150,6 +186,8 @@ TABLES: dict[str, tuple[Callable[[dict[str, Any]], pd.DataFrame], str]] = {
     "labels": (labels_table, "beyond.json"),
     "number": (number_table, "beyond.json"),
     "wrong": (wrong_table, "beyond.json"),
+    "ways": (ways_table, "beyond.json"),
+    "cells": (cells_table, "beyond.json"),
     "gate": (gate_table, "photos.json"),
     "regions": (regions_table, "photos_regions.json"),
 }
