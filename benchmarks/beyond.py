@@ -20,6 +20,8 @@ numbers
     for each fold of a run's data set, what each signal says of the number of novel classes, from
     prototypes under saliency minus true base classes, so that no training and no luck of a base
     model is in it
+rankings
+    what else than entropy tells right pseudo-labels from wrong ones (:mod:`benchmarks.rankings`)
 
 The book's tables are read from FILE; parts that are not asked for stay in it as they are.
 """
@@ -42,6 +44,7 @@ import torch
 from benchmarks import cells
 from benchmarks.clusterings import CLUSTERINGS
 from benchmarks.measure import peak_bytes
+from benchmarks.rankings import compare_rankings
 from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.method import number_of_classes
 from ncdss_lib.method.base_class_removal import novel_regions
@@ -263,6 +266,7 @@ PARTS: dict[str, Callable[[Sequence[Run], Sequence[int]], list[dict[str, Any]]]]
     "numbers": _numbers,
     "ways": lambda runs, seeds: [compare_ways(run, seeds) for run in runs],
     "cells": lambda runs, seeds: [compare_cells(run, seeds) for run in runs],
+    "rankings": lambda runs, seeds: [compare_rankings(run) for run in runs],
 }
 
 

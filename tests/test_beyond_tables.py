@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from benchmarks import beyond, cells
 from benchmarks.clusterings import CLUSTERINGS, transport
+from benchmarks.rankings import compare_rankings
 from ncdss_lib.runs.pipeline import reopen
 from tests.conftest import REPO
 
@@ -136,6 +137,18 @@ def test_the_benchmark_compares_ways_and_cells(finished, voc):
     entry = beyond.compare_cells(run, [0])
     assert [row["unit"] for row in entry["labels"]] == ["cells", "cells, a part votes"] * 2
     assert [row["images"] // entry["cost"][0]["images"] for row in entry["cost"]] == [1, 4, 16]
+
+
+def test_the_benchmark_compares_rankings(finished, voc):
+    run = reopen(finished["laptop"], str(voc))
+    entry = compare_rankings(run)
+    rows = {row["doubt"]: row for row in entry["rankings"]}
+    assert rows.keys() == beyond_tables.DOUBTS.keys()
+    assert all(-1 <= row["correlation"] <= 1 for row in rows.values())
+    table = beyond_tables.rankings_table({"rankings": [entry, entry]})
+    assert table.loc["entropy (the paper's)", "runs"] == "2"
+    clean = 100 * rows["entropy"]["clean_right"]
+    assert table.loc["entropy (the paper's)", "clean"] == f"{clean:.1f} ± 0.0"
 
 
 def test_cells_of_a_part_vote():

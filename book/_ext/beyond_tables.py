@@ -2,7 +2,8 @@
 
 Names, from ``python -m benchmarks.beyond``: ``labels`` (pseudo-labels by unit and metric),
 ``number`` (how many classes each signal sees), ``wrong`` (pseudo-labels by number of clusters),
-``ways`` (by way to cluster, where masks change a little) and ``cells`` (clusters of cells).
+``ways`` (by way to cluster, where masks change a little), ``cells`` (clusters of cells),
+``rankings`` (what tells right pseudo-labels from wrong ones).
 From ``ncdss report --export``: ``gate`` (models behind each gate), ``regions`` (the recipe beside
 ``laptop``). A table without its file says "not run".
 """
@@ -34,6 +35,11 @@ WAYS = {
     "semi_relaxed": "optimal transport, semi-relaxed",
     "balanced": "optimal transport, balanced",
     "consensus": "consensus of 30 k-means",
+}
+DOUBTS = {
+    "entropy": "entropy (the paper's)",
+    "instability": "predictions that change over the epochs",
+    "dissent": "predictions that deny the label",
 }
 GATES = {"plain": "no gate", "gate_part": "by part", "gate_image": "by image"}
 
@@ -82,6 +88,29 @@ def _labels_by(
             published, alone = zip(*row["published"], strict=True)
             cells[f"{run['dataset']}, published"] = percent(published)
             cells[f"{run['dataset']}, one-to-one"] = percent(alone)
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def rankings_table(measured: dict[str, Any]) -> pd.DataFrame:
+    """Right pixels of clean and unclean images in percent, by what they are ranked by."""
+    rows = {}
+    for doubt, title in DOUBTS.items():
+        found = [
+            row
+            for run in measured.get("rankings", [])
+            for row in run["rankings"]
+            if row["doubt"] == doubt
+        ]
+        if found:
+            apart = [row["clean_right"] - row["unclean_right"] for row in found]
+            correlation = pd.Series([row["correlation"] for row in found])
+            rows[title] = {
+                "clean": percent([row["clean_right"] for row in found]),
+                "unclean": percent([row["unclean_right"] for row in found]),
+                "difference": percent(apart),
+                "rank correlation": f"{correlation.mean():.2f}",
+                "runs": str(len(found)),
+            }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -188,6 +217,7 @@ TABLES: dict[str, tuple[Callable[[dict[str, Any]], pd.DataFrame], str]] = {
     "wrong": (wrong_table, "beyond.json"),
     "ways": (ways_table, "beyond.json"),
     "cells": (cells_table, "beyond.json"),
+    "rankings": (rankings_table, "beyond.json"),
     "gate": (gate_table, "photos.json"),
     "regions": (regions_table, "photos_regions.json"),
 }
