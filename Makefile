@@ -79,7 +79,7 @@ format: env ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 test: lint ## lint, types and the tests that take seconds
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: env ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

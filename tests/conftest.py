@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from filelock import FileLock
 
 from ncdss_lib.runs.pipeline import Run, open_run
 from tests.data.fake_voc import make_fake_voc
@@ -59,21 +60,43 @@ def _own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCDSS_RUNS", str(tmp_path / "runs"))
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder that all processes of the tests (pytest -n) read: the first that asks for it fills it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def folder(name: str, fill: Callable[[Path], None]) -> Path:
+        path = shared / f"shared_{name}"
+        with FileLock(f"{path}.lock"):
+            if not (path / ".filled").exists():
+                path.mkdir()
+                fill(path)
+                (path / ".filled").touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def voc(once: Once) -> Path:
     """48 training and eight validation images in the VOCSegmentation layout; read only."""
-    root = tmp_path_factory.mktemp("data") / "voc"
-    make_fake_voc(root, train=48, val=8)
-    return root
+    return once("data", lambda root: make_fake_voc(root / "voc", train=48, val=8)) / "voc"
 
 
 @pytest.fixture(scope="session")
-def finished(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def finished(voc: Path, once: Once) -> dict[str, Path]:
     """A finished tiny run of each recipe; read only."""
-    root = tmp_path_factory.mktemp("finished")
-    for recipe in OVERRIDES:
-        opened(voc, root / recipe, recipe).write_report()
-    return {recipe: root / recipe for recipe in OVERRIDES}
+
+    def fill(root: Path) -> None:
+        for recipe in OVERRIDES:
+            opened(voc, root / recipe, recipe).write_report()
+
+    return {recipe: once("finished", fill) / recipe for recipe in OVERRIDES}
 
 
 BROWSER = "`make browser-tools`"  # the remedy that every test without its browser names

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ncdss_lib.runs.pipeline import open_run
 from ncdss_lib.system.errors import InputError
-from tests.conftest import TINY_LAPTOP, TINY_PAPER, TRAININGS
+from tests.conftest import TINY_LAPTOP, TINY_PAPER, TRAININGS, Once
 from tests.models.test_checkpoints import Reference
 
 FOLD = 1  # its novel classes are not the last ones, so that wrong names show
@@ -20,14 +20,16 @@ SMALL = ["data.size=64", "evaluation.size=64", "data.workers=0", "compute.precis
 
 
 @pytest.fixture(scope="session")
-def runs(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(voc: Path, once: Once) -> dict[str, Path]:
     """A finished run of each recipe; read only."""
-    root = tmp_path_factory.mktemp("runs")
     small = [*TINY_PAPER, "data.size=32", "data.target_size=32", "evaluation.size=32"]
     slow = [f"{stage}.lr=0.001" for stage in TRAININGS]  # still nearly random, the networks predict many classes
-    for recipe, overrides in (("laptop", TINY_LAPTOP), ("paper", [*small, *slow])):
-        open_run("pascal5i", str(voc), FOLD, 0, recipe, str(root / recipe), overrides).write_report()
-    return {recipe: root / recipe for recipe in ("laptop", "paper")}
+
+    def fill(root: Path) -> None:
+        for recipe, overrides in (("laptop", TINY_LAPTOP), ("paper", [*small, *slow])):
+            open_run("pascal5i", str(voc), FOLD, 0, recipe, str(root / recipe), overrides).write_report()
+
+    return {recipe: once("runs", fill) / recipe for recipe in ("laptop", "paper")}
 
 
 @pytest.fixture

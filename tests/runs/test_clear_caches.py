@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -15,12 +17,21 @@ from ncdss_lib.system.folders import fingerprint
 from tests.conftest import TINY_LAPTOP
 
 
+@pytest.fixture(scope="module")
+def filled(voc, tmp_path_factory):
+    """A cache with the features of one run; read only."""
+    folder = tmp_path_factory.mktemp("filled") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NCDSS_CACHE", str(folder))
+        assert open_run("pascal5i", str(voc), 0, 0, "laptop", None, TINY_LAPTOP).views.channels
+    return folder
+
+
 @pytest.fixture
-def keys(voc, tmp_path, monkeypatch):
-    """A cache with the features of one run; the keys of plain and of strong views."""
-    monkeypatch.setenv("NCDSS_CACHE", str(tmp_path / "cache"))
+def keys(filled, voc, tmp_path, monkeypatch):
+    """A copy of it in use; the keys of plain and of strong views."""
+    monkeypatch.setenv("NCDSS_CACHE", str(shutil.copytree(filled, tmp_path / "cache")))
     run = open_run("pascal5i", str(voc), 0, 0, "laptop", None, TINY_LAPTOP)
-    assert run.views.channels
     plain = fingerprint(feature_cache_key(run.data, run.recipe.data, run.recipe.model))
     strong = next(e.key for e in cache_entries() if e.key not in (plain, "pascal5i"))
     return plain, strong

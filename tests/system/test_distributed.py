@@ -191,6 +191,7 @@ def test_student_and_teacher_are_compiled_once_for_all_epochs(monkeypatch):
 # --- several processes ------------------------------------------------------------------------------------------------------------------
 
 SCRIPT = str(REPO / "tests" / "distributed_step.py")
+SOON = 300  # seconds on a busy machine; processes that wait for one that is gone wait for half an hour
 
 
 def start(*arguments: str, launch: tuple[str, ...] = ("--standalone", "--nproc-per-node", "2"), **environment: str) -> subprocess.Popen:
@@ -199,7 +200,7 @@ def start(*arguments: str, launch: tuple[str, ...] = ("--standalone", "--nproc-p
     return subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: subprocess.Popen, timeout: float = 240) -> subprocess.CompletedProcess:
+def finish(process: subprocess.Popen, timeout: float = 2 * SOON) -> subprocess.CompletedProcess:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -327,7 +328,7 @@ def closing_report(done: subprocess.CompletedProcess) -> str:
 def test_a_full_disk_of_one_process_ends_all_and_the_extraction_can_go_on(tmp_path: Path):
     started = time.monotonic()
     report = closing_report(torchrun(SCRIPT, "full_disk", str(tmp_path)))
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < SOON
     assert "rank      : 1" in report
     assert f"cached features cannot be written to {tmp_path}: No space left on device" in report
     assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
@@ -339,7 +340,7 @@ def test_a_full_disk_of_one_process_ends_all_and_the_extraction_can_go_on(tmp_pa
 def test_wrong_input_that_one_process_meets_in_training_ends_all(voc: Path, tmp_path: Path):
     started = time.monotonic()
     report = closing_report(torchrun(SCRIPT, "wrong_input", str(tmp_path), VOC=str(voc)))
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < SOON
     assert "rank      : 1" in report
     *_, message, rule = report.rstrip().splitlines()
     assert message.startswith("  traceback : ")
@@ -353,7 +354,7 @@ def test_wrong_input_that_one_process_meets_in_training_ends_all(voc: Path, tmp_
 def test_a_process_that_is_killed_in_training_ends_all(voc: Path, tmp_path: Path):
     out = tmp_path / "run"
     job = start(*tiny_run(voc, out, "base_training.epochs=10000"))
-    checkpoint, deadline = out / ".base_training.partial" / "base_checkpoint.pt", time.monotonic() + 120
+    checkpoint, deadline = out / ".base_training.partial" / "base_checkpoint.pt", time.monotonic() + SOON
     while not checkpoint.exists():
         assert job.poll() is None, finish(job).stderr
         assert time.monotonic() < deadline
@@ -361,8 +362,8 @@ def test_a_process_that_is_killed_in_training_ends_all(voc: Path, tmp_path: Path
     victim = next(pid for pid in children(job.pid) if b"\0RANK=1\0" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes())
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
-    report = closing_report(finish(job, 60))
-    assert time.monotonic() - killed < 20
+    report = closing_report(finish(job))
+    assert time.monotonic() - killed < SOON
     assert f"Signal 9 (SIGKILL) received by PID {victim}" in report
     assert checkpoint.exists()  # from which the same command goes on
 
