@@ -241,7 +241,7 @@ def part_rows(run: Run, count: int = 3) -> Drawing:
         for number, mask in parts[i].items():
             numbered[mask] = run.labels.num_base + min(number, 9)
         shown = overlay(image, numbered, look, tags=False)
-        rows.append([photo(run, i), shown, overlay(image, run.truth(i), class_look(run.labels))])
+        rows.append([photo(run, i), shown, figures.truth(run, i)])
     return figures.grid(rows, ["image", "parts of its novel mask", "truth (hidden)"])
 
 

@@ -38,6 +38,7 @@ from ncdss_lib.method.cluster_matching import (
 )
 from ncdss_lib.method.clustering import read_prototypes
 from ncdss_lib.method.eums import ramp_up
+from ncdss_lib.method.evaluation import purity
 from ncdss_lib.method.metrics import Scores, confusion_matrix
 from ncdss_lib.runs.report import PROTOCOLS
 from ncdss_lib.viz import examples, results, tables
@@ -147,7 +148,7 @@ def quality_table(parts: Mapping[str, pd.DataFrame]) -> HTML:
         rows[name] = {
             "images": len(part),
             "right pixels": tables.percent(results.right_share(part)),
-            "purity (images)": tables.percent(results.purity(part)),
+            "purity (images)": tables.percent(purity(part["cluster"], part["main_class"])),
         }
     return tables.table(rows, "pseudo-labels")
 
@@ -195,10 +196,8 @@ def saliency_shares(run: Run, limit: int = 300) -> tuple[np.ndarray, np.ndarray]
     counts = np.zeros((4, 2), np.int64)
     for i in examples.spread(run.splits.novel, limit):
         truth = torch.from_numpy(kinds[run.truth(i)])
-        salient = run.data.saliency(i)
-        if salient is None:
-            salient = np.zeros(tuple(truth.shape), bool)
-        counts += confusion_matrix(truth, torch.from_numpy(salient.astype(int)), 4, 2).numpy()
+        salient = torch.from_numpy(results.salient_pixels(run, i).astype(int))
+        counts += confusion_matrix(truth, salient, 4, 2).numpy()
 
     # as shares, novel classes first
     by_kind = counts[[2, 1, 0]]

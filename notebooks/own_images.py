@@ -14,6 +14,7 @@ from IPython.display import HTML
 from PIL import Image
 
 import toyscenes
+from ncdss_lib.data.image_files import read_image
 from ncdss_lib.data.label_space import IGNORE, LabelSpace
 from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.data.palette import class_look, rgb
@@ -124,9 +125,9 @@ def collection_figure(root: Path, columns: int = 5) -> Drawing:
     labelled = []
     for path in sorted((root / "images").iterdir())[:columns]:
         mask = read_labels(root / "masks" / f"{path.stem}.png")
-        labelled.append(overlay(_picture(path), mask, look, path.name))
+        labelled.append(overlay(read_image(path), mask, look, path.name))
     paths = sorted((root / "unlabelled").iterdir())[:columns]
-    return grid([labelled, [Panel(_picture(path), path.name) for path in paths]])
+    return grid([labelled, [Panel(read_image(path), path.name) for path in paths]])
 
 
 def predictions_figure(out: Path, columns: int = 5) -> Drawing:
@@ -134,12 +135,7 @@ def predictions_figure(out: Path, columns: int = 5) -> Drawing:
     paths = sorted((out / "overlays").iterdir())[:columns]
     legend = pd.read_csv(out / "legend.csv")
     names_and_colours = list(zip(legend["name"], map(rgb, legend["colour"]), strict=True))
-    return grid([[Panel(_picture(path), path.name) for path in paths]], legend=names_and_colours)
-
-
-def _picture(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.array(picture.convert("RGB"))
+    return grid([[Panel(read_image(path), path.name) for path in paths]], legend=names_and_colours)
 
 
 def from_markdown(text: str) -> HTML:

@@ -14,7 +14,7 @@ from sphinx.cmd.build import build_main
 
 from ncdss_lib.data import coco20i, pascal5i
 from ncdss_lib.recipes import LAPTOP
-from ncdss_lib.viz.tables import folded_docstring, show_source, source_in_file, without_docstring
+from ncdss_lib.viz.tables import show_source, source_in_file, split_docstring
 from tests.conftest import REPO
 
 WIDTH = 88  # characters of code that fit the column of a desktop
@@ -64,7 +64,7 @@ def shown_functions(path: Path) -> list[str]:
             function = names[first]
             for part in rest:
                 function = getattr(function, part)
-        shown.append(without_docstring(textwrap.dedent(inspect.getsource(function))))
+        shown.append(split_docstring(textwrap.dedent(inspect.getsource(function)))[0])
     return shown
 
 
@@ -95,7 +95,7 @@ def test_no_code_of_a_page_is_wider_than_its_column(path):
     codes = fenced(text)
     for name in re.findall(r"^```\{source\} (\S+)$", text, re.MULTILINE):
         module, _, function = name.rpartition(".")
-        codes.append(without_docstring(source_in_file(REPO / (module.replace(".", "/") + ".py"), function)))
+        codes.append(split_docstring(source_in_file(REPO / (module.replace(".", "/") + ".py"), function))[0])
     assert not [line for code in codes for line in code.splitlines() if len(line) > WIDTH]
 
 
@@ -122,12 +122,12 @@ def test_a_docstring_is_folded_and_the_rest_is_the_code_that_runs(tmp_path):
     code = shown.split("```python\n")[1].split("\n```")[0]
     assert code == "def small(x: int) -> int:\n    return 2 * x"
     assert "Twice.&#10;&#10;Args:&#10;    x: less &lt; than 3." in shown
-    assert "\n" not in folded_docstring(textwrap.dedent(inspect.getsource(small)))
+    assert "\n" not in split_docstring(textwrap.dedent(inspect.getsource(small)))[1]
     path = tmp_path / "module.py"
     path.write_text("class A:\n    @property\n    def b(self):\n        return 1\n\n\ndef c():\n    '''Doc.'''\n    return 2\n")
     assert source_in_file(path, "A.b") == "@property\ndef b(self):\n    return 1"
-    assert without_docstring(source_in_file(path, "c")) == "def c():\n    return 2"
-    assert folded_docstring(source_in_file(path, "A.b")) == ""
+    assert split_docstring(source_in_file(path, "c"))[0] == "def c():\n    return 2"
+    assert split_docstring(source_in_file(path, "A.b"))[1] == ""
     with pytest.raises(ValueError, match="holds no d"):
         source_in_file(path, "d")
 

@@ -18,7 +18,7 @@ from docutils.parsers.rst import directives  # type: ignore[import-untyped]
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from ncdss_lib.viz.tables import folded_docstring, source_in_file, without_docstring
+from ncdss_lib.viz.tables import source_in_file, split_docstring
 
 #: Document -> name on the map, in the order of the pipeline.
 CHAPTERS = {
@@ -86,11 +86,10 @@ class Source(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         path, name = find_module(Path(self.env.srcdir), self.arguments[0])
         self.env.note_dependency(str(path))
-        text = source_in_file(path, name)
-        code = without_docstring(text)
+        code, folded = split_docstring(source_in_file(path, name))
         block = nodes.literal_block(code, code, language="python")
         shown: list[nodes.Node] = [block]
-        if folded := folded_docstring(text):
+        if folded:
             shown.append(nodes.raw("", folded, format="html"))
         if title := self.options.get("closed"):
             opening = f'<details class="shown-source"><summary>{html.escape(title)}</summary>'

@@ -3,6 +3,6 @@
 They read results; nothing else in the library imports them.
 """
 
-from ncdss_lib.viz.tables import percent, run_table, say, show_source, table
+from ncdss_lib.viz.tables import percent, say, show_source, table
 
-__all__ = ["percent", "run_table", "say", "show_source", "table"]
+__all__ = ["percent", "say", "show_source", "table"]

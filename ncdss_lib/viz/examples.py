@@ -12,13 +12,13 @@ import pandas as pd
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.method.cluster_matching import match_clusters
-from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.viz import results
 
 if TYPE_CHECKING:
     from ncdss_lib.runs.pipeline import Run
 
 WORKS, FAILS = 0.75, 0.4  # quality from which, and below which, an example is called so
+LEAST = 0.02  # of an image that an object covers which is to be seen
 CANDIDATES = 120  # images whose masks are read at most
 
 
@@ -73,10 +73,10 @@ def saliency_quality(run: Run, ids: Iterable[str]) -> pd.Series:
     """IoU of the salient pixels and of all objects, by id."""
     found = {}
     for i in ids:
-        truth, salient = run.truth(i), run.data.saliency(i)
+        truth = run.truth(i)
         known = truth != IGNORE
         objects = known & (truth > 0)
-        salient = known & (False if salient is None else salient)
+        salient = known & results.salient_pixels(run, i)
         union = (objects | salient).sum()
         found[i] = (objects & salient).sum() / union if objects.any() else np.nan
     return pd.Series(found, dtype=float)
@@ -92,12 +92,8 @@ def pseudo_label_quality(run: Run, clusters: int | None = None) -> pd.Series:
     return (table["right"] / table["pixels"]).where(table["pixels"] > 0)
 
 
-def mixed_images(run: Run, ids: Iterable[str], least: float = 0.02) -> dict[str, float]:
-    """Images with a base object beside a novel one -> the smaller of their shares of the image.
-
-    Args:
-        least: of the image that each must cover.
-    """
+def mixed_images(run: Run, ids: Iterable[str]) -> dict[str, float]:
+    """Images with a base object beside a novel one -> the smaller of their shares of the image."""
     presence = run.data.presence()
     base_ids = set(run.labels.base_ids)
     shares = {}
@@ -107,12 +103,13 @@ def mixed_images(run: Run, ids: Iterable[str], least: float = 0.02) -> dict[str,
         truth = run.truth(i)
         novel_share = ((truth > run.labels.num_base) & (truth != IGNORE)).mean()
         base_share = ((truth > 0) & (truth <= run.labels.num_base)).mean()
-        if min(novel_share, base_share) >= least:
-            shares[i] = float(min(novel_share, base_share))
+        smaller = float(min(novel_share, base_share))
+        if smaller >= LEAST:
+            shares[i] = smaller
     return shares
 
 
-def recognised_images(run: Run, ids: Iterable[str], least: float = 0.02) -> dict[str, float]:
+def recognised_images(run: Run, ids: Iterable[str]) -> dict[str, float]:
     """Images in which base-class removal does its work: a salient base object is recognised.
 
     Returns:
@@ -121,12 +118,13 @@ def recognised_images(run: Run, ids: Iterable[str], least: float = 0.02) -> dict
     folder = run.folder / "clustering"
     shares = {}
     for i in ids:
-        truth, salient = run.truth(i), run.data.saliency(i)
+        truth = run.truth(i)
         found = resize_labels(read_labels(folder / "base_pred" / f"{i}.png"), truth.shape)
-        right = (found > 0) & (found == truth) & (False if salient is None else salient)
+        right = (found > 0) & (found == truth) & results.salient_pixels(run, i)
         mask = read_labels(folder / "novel_map" / f"{i}.png") > 0
-        if min(right.mean(), mask.mean()) >= least:
-            shares[i] = float(min(right.mean(), mask.mean()))
+        smaller = float(min(right.mean(), mask.mean()))
+        if smaller >= LEAST:
+            shares[i] = smaller
     return shares
 
 
@@ -152,12 +150,6 @@ def mixed(run: Run, count: int = 5, ids: Iterable[str] | None = None) -> list[st
     shares = mixed_images(run, _candidates(run, ids))
     quality = saliency_quality(run, shares)
     return quality.sort_values(ascending=False, kind="stable").index.tolist()[:count]
-
-
-def mixed_first(run: Run, count: int, mixed_count: int, ids: Sequence[str]) -> list[str]:
-    """Some of ``ids``: a number of mixed ones, then others by the rule."""
-    some = [*mixed(run, mixed_count, ids), *novel(run, count, ids)]
-    return list(dict.fromkeys(some))[:count] or list(ids[:count])
 
 
 def used(run: Run, count: int = 5) -> list[str]:
@@ -236,12 +228,12 @@ def best_and_worst(
     lowest = 1 + num_base if confusion[1 + num_base :].any() else 0
     size = run.recipe.data.target_size
     shares = {}
-    for batch, logits in predict(run, load_model(run, model), run.splits.val, size):
-        for i, label in zip(batch, logits.argmax(1).cpu().numpy(), strict=True):
-            truth = resize_labels(run.truth(i), label.shape)
-            counted = (truth >= lowest) & (truth != IGNORE)
-            if counted.mean() > 0.01:
-                shares[i] = (results.to_classes(label, mapping, num_base) == truth)[counted].mean()
+    for i, logits in results.stream_logits(run, model, run.splits.val, size):
+        label = logits.argmax(0).numpy()
+        truth = resize_labels(run.truth(i), label.shape)
+        counted = (truth >= lowest) & (truth != IGNORE)
+        if counted.mean() > 0.01:
+            shares[i] = (results.to_classes(label, mapping, num_base) == truth)[counted].mean()
     order = sorted(shares, key=shares.__getitem__, reverse=True)
     best = order[:count]
     return best, [i for i in order[-count:] if i not in best]

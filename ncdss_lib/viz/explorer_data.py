@@ -8,7 +8,7 @@ truth of unlabelled images is read, to look at what a stage did; no stage reads 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
@@ -28,11 +28,11 @@ from ncdss_lib.method.clustering import (
 )
 from ncdss_lib.method.entropy_ranking import entropy_map
 from ncdss_lib.method.evaluation import purity
-from ncdss_lib.method.inference import load_model, predict
 from ncdss_lib.method.metrics import Scores, score
 from ncdss_lib.method.prediction_history import read_snapshots
 from ncdss_lib.recipes import EUMS, Clustering, EntropyRanking
 from ncdss_lib.viz import examples, results
+from ncdss_lib.viz.results import share_of
 
 if TYPE_CHECKING:
     from ncdss_lib.runs.pipeline import Run
@@ -58,7 +58,9 @@ class Picture:
     note: str = ""
 
 
-def shrunken(run: Run, image_id: str, side: int | None, **maps: np.ndarray) -> Picture:
+def shrunken(
+    run: Run, image_id: str, side: int | None, maps: Mapping[str, np.ndarray], note: str = ""
+) -> Picture:
     """A picture whose longer side has at most ``side`` pixels (None: as it is).
 
     Maps of any size are brought to its size by nearest neighbour.
@@ -71,24 +73,7 @@ def shrunken(run: Run, image_id: str, side: int | None, **maps: np.ndarray) -> P
         name: resize_labels(np.asarray(values, np.uint8), (height, width))
         for name, values in maps.items()
     }
-    return Picture(image_id, small, resized)
-
-
-def _with_kinds(pictures: list[Picture], quality: pd.Series) -> list[Picture]:
-    """The pictures, each with a word on how well the method does on it."""
-    kinds = examples.kinds(quality)
-    return [replace(picture, note=kinds.get(picture.id, "")) for picture in pictures]
-
-
-def share_of(part: float, whole: float) -> float:
-    """A fraction; NaN where there is nothing to take a share of."""
-    return float(part) / float(whole) if whole else float("nan")
-
-
-def salient_pixels(run: Run, image_id: str) -> np.ndarray:
-    """The saliency map of an image, bool [H, W]; False everywhere where there is none."""
-    found = run.data.saliency(image_id)
-    return np.zeros(run.data.image(image_id).shape[:2], bool) if found is None else found
+    return Picture(image_id, small, resized, note)
 
 
 # --- pictures with layers -------------------------------------------------------------------------
@@ -128,13 +113,13 @@ def label_layers(run: Run) -> Layers:
             "the whole truth": truth,
             "in base training": seen if i in run.splits.base_train else nothing,
             "in fine-tuning": nothing if i in run.splits.novel else seen,
-            "salient pixels": np.where(salient_pixels(run, i), SALIENT, 0),
+            "salient pixels": np.where(results.salient_pixels(run, i), SALIENT, 0),
         }
-        pictures.append(shrunken(run, i, SIDE, **maps))
+        pictures.append(shrunken(run, i, SIDE, maps))
 
     look = class_look(run.labels)
-    names = {**look.names, IGNORE: "nothing is told, or ignored"}
-    seen_look = Look(look.colours, names, look.striped)
+    seen_look = class_look(run.labels)
+    seen_look.names[IGNORE] = "nothing is told, or ignored"
     looks = {
         "the whole truth": look,
         "in base training": seen_look,
@@ -147,15 +132,15 @@ def label_layers(run: Run) -> Layers:
 def pseudo_label_layers(run: Run, count: int = 10) -> Layers:
     """Novel images: their pseudo-labels for both numbers of clusters, and the hidden truth."""
     choices = sorted({run.clusters["basic"], run.clusters["basic_oc"]})
-    quality = examples.pseudo_label_quality(run, choices[-1])
+    kinds = examples.kinds(examples.pseudo_label_quality(run, choices[-1]))
     pictures = []
     for i in examples.used(run, count):
         maps = {f"pseudo-label, K = {k}": results.pseudo_label(run, k, i) for k in choices}
         maps["the truth (hidden)"] = run.truth(i)
-        pictures.append(shrunken(run, i, SIDE, **maps))
+        pictures.append(shrunken(run, i, SIDE, maps, kinds.get(i, "")))
     looks = {f"pseudo-label, K = {k}": cluster_look(run.labels, k) for k in choices}
     looks["the truth (hidden)"] = class_look(run.labels)
-    return Layers(_with_kinds(pictures, quality), looks)
+    return Layers(pictures, looks)
 
 
 # --- the threshold of base-class removal ----------------------------------------------------------
@@ -220,7 +205,7 @@ def threshold_maps(
     return {
         "label": label.astype(np.uint8),
         "level": np.searchsorted(np.asarray(thresholds, np.float32), probability).astype(np.uint8),
-        "salient": salient_pixels(run, image_id),
+        "salient": results.salient_pixels(run, image_id),
         "truth": run.truth(image_id),
     }
 
@@ -249,30 +234,27 @@ def threshold_data(run: Run, count: int = 8) -> Threshold:
     """:class:`Threshold` of a run: the base model looks at all its novel images."""
     num_base = run.labels.num_base
     thresholds = threshold_choices(run)
-    quality = examples.pseudo_label_quality(run)
+    kinds = examples.kinds(examples.pseudo_label_quality(run))
     shown = examples.used(run, count)
-    model = load_model(run, "base")
-
     pictures = {}
     counts = np.zeros((len(KINDS), len(thresholds) + 1), np.int64)
     novel_pixels = 0
-    for batch, all_logits in predict(run, model, run.splits.novel, run.views.size, "base model"):
-        for i, logits in zip(batch, all_logits.cpu(), strict=True):
-            maps = threshold_maps(run, i, logits, thresholds)
-            truth = maps["truth"]
-            levels = np.where(maps["label"] > 0, maps["level"], 0).astype(np.uint8)
-            levels = resize_labels(levels, truth.shape)
-            is_novel = (truth > num_base) & (truth != IGNORE)
-            is_base = (truth > 0) & (truth <= num_base)
-            for row, kind in enumerate((is_novel, is_base, truth == 0)):
-                found = levels[maps["salient"] & kind]
-                counts[row] += np.bincount(found, minlength=counts.shape[1])
-            novel_pixels += int(is_novel.sum())
-            if i in shown:
-                pictures[i] = shrunken(run, i, SIDE, **maps)
+    for i, logits in results.stream_logits(run, "base", run.splits.novel, what="base model"):
+        maps = threshold_maps(run, i, logits, thresholds)
+        truth = maps["truth"]
+        levels = np.where(maps["label"] > 0, maps["level"], 0).astype(np.uint8)
+        levels = resize_labels(levels, truth.shape)
+        is_novel = (truth > num_base) & (truth != IGNORE)
+        is_base = (truth > 0) & (truth <= num_base)
+        for row, kind in enumerate((is_novel, is_base, truth == 0)):
+            found = levels[maps["salient"] & kind]
+            counts[row] += np.bincount(found, minlength=counts.shape[1])
+        novel_pixels += int(is_novel.sum())
+        if i in shown:
+            pictures[i] = shrunken(run, i, SIDE, maps, kinds.get(i, ""))
 
     return Threshold(
-        _with_kinds([pictures[i] for i in shown], quality),
+        [pictures[i] for i in shown],
         thresholds,
         counts,
         novel_pixels,
@@ -315,7 +297,7 @@ def pipeline_data(run: Run, count: int = 6) -> Pipeline:
     # the images, and what the stages say of them
     num_base, clusters = run.labels.num_base, run.clusters["eums"]
     thresholds = threshold_choices(run)
-    quality = examples.pseudo_label_quality(run, clusters)
+    kinds = examples.kinds(examples.pseudo_label_quality(run, clusters))
     ids = examples.used(run, count)
     table = results.ranking_table(run)
     mapping = results.training_classes(run, clusters)
@@ -332,7 +314,7 @@ def pipeline_data(run: Run, count: int = 6) -> Pipeline:
             "entropy": (entropy_map(doubt[i][None])[0] * 255).round().numpy(),
             "prediction": results.to_classes(said, mapping, num_base),
         }
-        pictures.append(shrunken(run, i, SIDE, **maps))
+        pictures.append(shrunken(run, i, SIDE, maps, kinds.get(i, "")))
 
     # what is known of each
     ranks = pd.Series(range(1, 1 + len(table)), table.index)
@@ -349,7 +331,7 @@ def pipeline_data(run: Run, count: int = 6) -> Pipeline:
             "split": str(row["split"]),
         }
     return Pipeline(
-        _with_kinds(pictures, quality),
+        pictures,
         about,
         len(table),
         thresholds,
@@ -432,10 +414,7 @@ def clusters_data(run: Run) -> Clusters:
     def assign(clusters: int) -> np.ndarray:
         if clusters not in known:
             known[clusters], _ = cluster_prototypes(
-                prototypes,
-                clusters,
-                **config.k_means,
-                seed=run.seed,
+                prototypes, clusters, **config.k_means, seed=run.seed
             )
         return known[clusters]
 
@@ -520,7 +499,7 @@ def ranking_data(run: Run, count: int = 40, side: int = SMALL_SIDE) -> Ranking:
             "entropy": (entropy_map(logits[None])[0] * 255).round().numpy(),
             "truth": run.truth(i),
         }
-        pictures.append(shrunken(run, i, side, **maps))
+        pictures.append(shrunken(run, i, side, maps))
     looks = cluster_look(run.labels, clusters), class_look(run.labels)
     published = EntropyRanking().clean_share
     return Ranking(table, pictures, config.per, config.clean_share, published, *looks)
@@ -592,7 +571,7 @@ def teaching_data(run: Run, side: int = SMALL_SIDE) -> Teaching:
             maps[f"teacher_{epoch}"] = said["teacher"][n]
             probability = said["teacher_probability"][n] / 255
             maps[f"sure_{epoch}"] = np.floor(probability * STEPS + 1e-6)
-        pictures.append(shrunken(run, i, side, **maps))
+        pictures.append(shrunken(run, i, side, maps))
 
     looks = cluster_look(run.labels, clusters), class_look(run.labels)
     return Teaching(
@@ -640,5 +619,5 @@ def predictions_data(
             label = logits.argmax(0).numpy()
             maps[i][model] = results.to_classes(label, mapping, run.labels.num_base)
     scores = {model: score(confusion, run.labels) for model, confusion in confusions.items()}
-    pictures = [shrunken(run, i, SIDE, **maps[i]) for i in ids]
+    pictures = [shrunken(run, i, SIDE, maps[i]) for i in ids]
     return Predictions(pictures, scores, _prediction_look(run))

@@ -77,13 +77,15 @@ class Explorer:
     def _repr_html_(self) -> str:
         data = json.dumps(self.data, separators=(",", ":"), allow_nan=False)
         data = data.replace("<", "\\u003c")  # no name closes or opens a tag
+        with Image.open(io.BytesIO(self.still.png(dpi=100))) as png:
+            still = np.array(png.convert("RGB"))
         return TEMPLATE.format(
             name=f"ncdss-{self.kind}-{hashlib.sha256(data.encode()).hexdigest()[:8]}",
             kind=self.kind,
             style=_asset("explorer.css"),
             title=html.escape(self.title),
             text=html.escape(self.text),
-            still=_still(self.still),
+            still=plain(still),
             alt=html.escape(self.alt),
             data=data,
             script=_asset("explorer.js"),
@@ -98,13 +100,15 @@ def plain(value: Any) -> Any:
     A look is a list of its named labels: ``[label, name, colour, striped]``.
     """
     if isinstance(value, Look):
-        colours = {label: to_hex(value.colours[label]) for label in value.names}
-        striped = value.striped.tolist()
-        names = value.names.items()
-        return {"labels": [[int(k), name, colours[k], striped[k]] for k, name in names]}
+        named = [
+            [int(label), name, to_hex(value.colours[label]), bool(value.striped[label])]
+            for label, name in value.names.items()
+        ]
+        return {"labels": named}
     if isinstance(value, np.ndarray):
         if value.dtype == np.uint8:
-            return _photo(value) if value.ndim == 3 else _map(value)
+            photo = value.ndim == 3
+            return _address(value, "JPEG", quality=82) if photo else _address(value, "PNG")
         if value.dtype.kind == "f":
             return [round(float(v), 4) if np.isfinite(v) else None for v in value]
         return value.tolist()
@@ -124,20 +128,7 @@ def _asset(name: str) -> str:
     return files("ncdss_lib.viz").joinpath(name).read_text(encoding="utf-8")
 
 
-def _photo(pixels: np.ndarray) -> str:
-    return _address(Image.fromarray(pixels), "JPEG", quality=82)
-
-
-def _map(values: np.ndarray) -> str:
-    return _address(Image.fromarray(values), "PNG")
-
-
-def _address(image: Image.Image, form: str, **options: Any) -> str:
+def _address(pixels: np.ndarray, form: str, **options: Any) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, form, optimize=True, **options)
+    Image.fromarray(pixels).save(buffer, form, optimize=True, **options)
     return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _still(figure: Drawing) -> str:
-    with Image.open(io.BytesIO(figure.png(dpi=100))) as png:
-        return _photo(np.array(png.convert("RGB")))

@@ -189,11 +189,6 @@ def grid(
     return figure
 
 
-def photo(run: Run, image_id: str) -> Panel:
-    """An image as it is."""
-    return Panel(run.data.image(image_id))
-
-
 def overlay(
     image: np.ndarray,
     labels: np.ndarray,
@@ -242,6 +237,27 @@ def binary(image: np.ndarray, mask: np.ndarray | None, title: str = "") -> Panel
     return overlay(image, mask.astype(np.uint8), look, title, tags=False)
 
 
+def photo(run: Run, image_id: str) -> Panel:
+    """An image as it is."""
+    return Panel(run.data.image(image_id))
+
+
+def truth(run: Run, image_id: str) -> Panel:
+    """An image with its ground truth."""
+    return overlay(run.data.image(image_id), run.truth(image_id), class_look(run.labels))
+
+
+def salient(run: Run, image_id: str) -> Panel:
+    """An image with its saliency map."""
+    return binary(run.data.image(image_id), run.data.saliency(image_id))
+
+
+def pseudo_label(run: Run, clusters: int, image_id: str) -> Panel:
+    """An image with its pseudo-label for one number of clusters."""
+    labels = results.pseudo_label(run, clusters, image_id)
+    return overlay(run.data.image(image_id), labels, cluster_look(run.labels, clusters))
+
+
 def thumbnail(panel: Panel) -> Panel:
     """The middle square of a picture, so that rows of a gallery line up."""
     panel.pixels = resize_image(middle_square(panel.pixels), 128)
@@ -250,12 +266,6 @@ def thumbnail(panel: Panel) -> Panel:
 
 def _saliency_title(run: Run) -> str:
     return "saliency (simulated)" if "simulated" in run.data.saliency_note else "saliency"
-
-
-def _row_titles(quality: pd.Series, ids: Sequence[str]) -> list[str]:
-    """How well the method does on each image, in a word and a number."""
-    kinds = examples.kinds(quality)
-    return [f"{kinds[i]}\n{quality[i]:.0%} right" if kinds.get(i) else "" for i in ids]
 
 
 # --- the whole pipeline ---------------------------------------------------------------------------
@@ -267,18 +277,17 @@ def pipeline_steps(data: explorer_data.Pipeline) -> Drawing:
     base, mask = explorer_data.threshold_masks(picture, data.thresholds, data.chosen)
     label = np.where(base > 0, base, mask * data.about[picture.id]["label"])
     image = picture.image
-    panels = [
-        Panel(image),
-        binary(image, picture.maps["salient"] > 0),
-        overlay(image, base, data.look),
-        binary(image, mask),
-        overlay(image, label.astype(np.uint8), data.pseudo_look),
-        overlay(image, picture.maps["prediction"], data.look),
+    before = [
+        Panel(image, "image"),
+        binary(image, picture.maps["salient"] > 0, "salient"),
+        overlay(image, base, data.look, "recognised"),
     ]
-    titles = ["image", "salient", "recognised", "novel mask", "pseudo-label", "prediction"]
-    for panel, title in zip(panels, titles, strict=True):
-        panel.title = title
-    return grid([panels[:3], panels[3:]])
+    after = [
+        binary(image, mask, "novel mask"),
+        overlay(image, label.astype(np.uint8), data.pseudo_look, "pseudo-label"),
+        overlay(image, picture.maps["prediction"], data.look, "prediction"),
+    ]
+    return grid([before, after])
 
 
 # --- 01 data --------------------------------------------------------------------------------------
@@ -286,11 +295,10 @@ def pipeline_steps(data: explorer_data.Pipeline) -> Drawing:
 
 def scenes(run: Run, count: int = 5) -> Drawing:
     """Novel images above base images, each with its ground truth painted over it below."""
-    look = class_look(run.labels)
     rows = []
     for ids in (examples.novel(run, count), examples.base(run, count)):
         rows.append([photo(run, i) for i in ids])
-        rows.append([overlay(run.data.image(i), run.truth(i), look) for i in ids])
+        rows.append([truth(run, i) for i in ids])
     titles = ["novel images", "their truth", "base images", "their truth"]
     return grid(rows, row_titles=titles)
 
@@ -301,7 +309,6 @@ def what_is_told(run: Run) -> Drawing:
     Of novel images none later on, but some in base training; of base images all.
     """
     # images of each kind; a leaked one is in base training although it is novel
-    look = class_look(run.labels)
     leaked = set(run.splits.base_train) & set(run.splits.novel)
     unseen = [i for i in run.splits.novel if i not in leaked]
     kinds = {
@@ -315,17 +322,11 @@ def what_is_told(run: Run) -> Drawing:
     for kind, ids in kinds.items():
         for i in ids:
             image = run.data.image(i)
-            told = overlay(image, run.truth(i, hide_novel=True), look)
+            told = overlay(image, run.truth(i, hide_novel=True), class_look(run.labels))
             nothing = Panel(np.full_like(image, 245), note="nothing")
-            rows.append(
-                [
-                    photo(run, i),
-                    overlay(image, run.truth(i), look),
-                    told if i in run.splits.base_train else nothing,
-                    told if kind == "base image" else nothing,
-                    binary(image, run.data.saliency(i)),
-                ]
-            )
+            at_first = told if i in run.splits.base_train else nothing
+            later = told if kind == "base image" else nothing
+            rows.append([photo(run, i), truth(run, i), at_first, later, salient(run, i)])
             titles.append(kind)
     columns = ["image", "whole truth", "told in base training", "told in fine-tuning"]
     return grid(rows, [*columns, _saliency_title(run)], titles)
@@ -336,19 +337,13 @@ def what_is_told(run: Run) -> Drawing:
 
 def base_model_on(run: Run, ids: Sequence[str]) -> Drawing:
     """What the base model says: image, truth, most probable class, and its probability."""
-    look = class_look(run.labels)
     rows = []
-    for i, logits in results.logits_of(run, "base", ids).items():
+    for i, logits in results.stream_logits(run, "base", ids):
         image = run.data.image(i)
         probability, label = (x.numpy() for x in logits.softmax(0).max(0))
-        rows.append(
-            [
-                photo(run, i),
-                overlay(image, run.truth(i), look),
-                overlay(image, label.astype(np.uint8), look),
-                Panel(resize_labels(probability, image.shape[:2]), cmap="viridis"),
-            ]
-        )
+        said = overlay(image, label.astype(np.uint8), class_look(run.labels))
+        sure = Panel(resize_labels(probability, image.shape[:2]), cmap="viridis")
+        rows.append([photo(run, i), truth(run, i), said, sure])
     columns = ["image", "truth", "base model's class", "its probability"]
     return grid(rows, columns, colourbar="probability")
 
@@ -359,40 +354,32 @@ def base_model_on(run: Run, ids: Sequence[str]) -> Drawing:
 def pseudo_label_steps(run: Run, ids: Sequence[str], clusters: int) -> Drawing:
     """From saliency to pseudo-label, and the truth."""
     folder = run.folder / "clustering"
-    truth_look = class_look(run.labels)
-    pseudo_look = cluster_look(run.labels, clusters)
-    rows = []
+    quality = examples.pseudo_label_quality(run, clusters)
+    kinds = examples.kinds(quality)
+    rows, titles = [], []
     for i in ids:
         image = run.data.image(i)
-        rows.append(
-            [
-                photo(run, i),
-                binary(image, run.data.saliency(i)),
-                overlay(image, read_labels(folder / "base_pred" / f"{i}.png"), truth_look),
-                binary(image, read_labels(folder / "novel_map" / f"{i}.png") > 0),
-                overlay(image, results.pseudo_label(run, clusters, i), pseudo_look),
-                overlay(image, run.truth(i), truth_look),
-            ]
-        )
+        said = read_labels(folder / "base_pred" / f"{i}.png")
+        base = overlay(image, said, class_look(run.labels))
+        mask = binary(image, read_labels(folder / "novel_map" / f"{i}.png") > 0)
+        result = pseudo_label(run, clusters, i)
+        rows.append([photo(run, i), salient(run, i), base, mask, result, truth(run, i)])
+        titles.append(f"{kinds[i]}\n{quality[i]:.0%} right" if kinds.get(i) else "")
     steps = ["confidently base", "novel mask M", "pseudo-label", "truth (hidden)"]
-    titles = _row_titles(examples.pseudo_label_quality(run, clusters), ids)
     return grid(rows, ["image", _saliency_title(run), *steps], titles)
 
 
-def threshold_strip(
-    run: Run, ids: Sequence[str], thresholds: Sequence[float] = (0.3, 0.6, 0.9, 0.99)
-) -> Drawing:
+def threshold_strip(run: Run, ids: Sequence[str]) -> Drawing:
     """The novel mask of some images for several confidence thresholds."""
+    thresholds = (0.3, 0.6, 0.9, 0.99)
     rows = []
-    for i, logits in results.logits_of(run, "base", ids).items():
-        image, salient = run.data.image(i), run.data.saliency(i)
-        row = [overlay(image, run.truth(i), class_look(run.labels))]
+    for i, logits in results.stream_logits(run, "base", ids):
+        image, found = run.data.image(i), run.data.saliency(i)
+        row = [truth(run, i)]
         for threshold in thresholds:
             base = confident_base(logits[None], threshold)[0].numpy()
-            mask = None
-            if salient is not None:
-                mask = salient & (resize_labels(base, salient.shape) == 0)
-            row.append(binary(image, mask))
+            rest = resize_labels(base, image.shape[:2]) == 0
+            row.append(binary(image, None if found is None else found & rest))
         rows.append(row)
     return grid(rows, ["truth (hidden)", *(f"novel mask, τ = {t:g}" for t in thresholds)])
 
@@ -445,37 +432,30 @@ def predictions(
     rows = {i: [photo(run, i)] for i in ids}
     for name in names:
         mapping = match_clusters(confusions[name], run.labels, rule)
-        for i, logits in results.logits_of(run, name, ids).items():
+        for i, logits in results.stream_logits(run, name, ids):
             label = logits.argmax(0).numpy()
             classes = results.to_classes(label, mapping, run.labels.num_base)
             rows[i].append(overlay(run.data.image(i), classes, look))
     for i, row in rows.items():
-        row.append(overlay(run.data.image(i), run.truth(i), look))
+        row.append(truth(run, i))
     return grid(list(rows.values()), ["image", *names, "truth"])
 
 
 # --- 05 entropy ranking ---------------------------------------------------------------------------
 
 
-def entropy_rows(run: Run, ids: Sequence[str], model: str = "basic_oc") -> Drawing:
+def entropy_rows(run: Run, ids: Sequence[str]) -> Drawing:
     """Image, pseudo-label, entropy of the network, truth; the pixels that count are outlined."""
     clusters = run.clusters["eums"]
     table = results.ranking_table(run)
     rows, titles, regions = [], [], []
-    for i, logits in results.logits_of(run, model, ids).items():
-        image = run.data.image(i)
-        pseudo = results.pseudo_label(run, clusters, i)
-        entropy = resize_labels(entropy_map(logits[None])[0].numpy(), image.shape[:2])
-        rows.append(
-            [
-                photo(run, i),
-                overlay(image, pseudo, cluster_look(run.labels, clusters)),
-                Panel(entropy, cmap="magma"),
-                overlay(image, run.truth(i), class_look(run.labels)),
-            ]
-        )
+    for i, logits in results.stream_logits(run, "basic_oc", ids):
+        labels = results.pseudo_label(run, clusters, i)
+        entropy = resize_labels(entropy_map(logits[None])[0].numpy(), labels.shape)
+        drawn = Panel(entropy, cmap="magma")
+        rows.append([photo(run, i), pseudo_label(run, clusters, i), drawn, truth(run, i)])
         titles.append(f"{table.loc[i, 'split']}\ns = {table.loc[i, 'entropy']:.2f}")
-        regions.append((pseudo > run.labels.num_base) & (pseudo != IGNORE))
+        regions.append((labels > run.labels.num_base) & (labels != IGNORE))
     columns = ["image", "pseudo-label", "entropy map", "truth (hidden)"]
     figure = grid(rows, columns, titles, colourbar=ENTROPY_LABEL)
     for axis, region in zip(figure.axes[2::4], regions, strict=False):
@@ -521,21 +501,15 @@ def _right(rows: pd.DataFrame, form: str) -> str:
 def self_training(run: Run, ids: Sequence[str]) -> Drawing:
     """Weak and strong view, the discarded pseudo-label, the teacher's confident labels, truth."""
     clusters = run.clusters["eums"]
-    pseudo_look = cluster_look(run.labels, clusters)
     rows = []
-    for i, logits in results.logits_of(run, results.load_teacher(run), ids).items():
+    for i, logits in results.stream_logits(run, results.load_teacher(run), ids):
         image = run.data.image(i)
         height, width = image.shape[:2]
-        strong = Image.fromarray(load_view(run.data, run.recipe.data, "jitter", i))
+        jittered = Image.fromarray(load_view(run.data, run.recipe.data, "jitter", i))
+        strong = Panel(np.asarray(jittered.resize((width, height), Image.Resampling.BICUBIC)))
         taught = hard_pseudo_labels(logits[None], run.recipe.eums.confidence)[0].numpy()
-        rows.append(
-            [
-                photo(run, i),
-                Panel(np.asarray(strong.resize((width, height), Image.Resampling.BICUBIC))),
-                overlay(image, results.pseudo_label(run, clusters, i), pseudo_look),
-                overlay(image, taught.astype(np.uint8), pseudo_look),
-                overlay(image, run.truth(i), class_look(run.labels)),
-            ]
-        )
+        said = overlay(image, taught.astype(np.uint8), cluster_look(run.labels, clusters))
+        discarded = pseudo_label(run, clusters, i)
+        rows.append([photo(run, i), strong, discarded, said, truth(run, i)])
     labels = ["discarded pseudo-label", "teacher's labels", "truth (hidden)"]
     return grid(rows, ["weak view", "strong view", *labels])

@@ -6,7 +6,7 @@ reads it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.method import evaluation
 from ncdss_lib.method.cluster_matching import UNMATCHED
 from ncdss_lib.method.clustering import images_table, read_pseudo_label, used_images
 from ncdss_lib.method.entropy_ranking import read_ranking, split_clean
@@ -35,20 +34,30 @@ UNMATCHED_LABEL = 254  # in pictures only: a pixel of a cluster that no class wa
 # --- networks -------------------------------------------------------------------------------------
 
 
-def logits_of(
-    run: Run, model: nn.Module | str, ids: Sequence[str], size: int | None = None
-) -> dict[str, torch.Tensor]:
-    """Logits of a few images by id, float32 [outputs, size, size] on the CPU.
+def stream_logits(
+    run: Run,
+    model: nn.Module | str,
+    ids: Sequence[str],
+    size: int | None = None,
+    what: str = "predict",
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Logits of images one after another: its id, and float32 [outputs, size, size] on the CPU.
 
     Args:
         model: a network, or the name of a trained one.
-        size: of the input in pixels; None is that of training.
+        size: of the logits in pixels; None is that of training.
+        what: caption of the progress bar.
     """
     network = load_model(run, model) if isinstance(model, str) else model
-    found: dict[str, torch.Tensor] = {}
-    for batch, logits in predict(run, network, ids, size or run.views.size):
-        found |= dict(zip(batch, logits.cpu(), strict=True))
-    return found
+    for batch, logits in predict(run, network, ids, size or run.views.size, what):
+        yield from zip(batch, logits.cpu(), strict=True)
+
+
+def logits_of(
+    run: Run, model: nn.Module | str, ids: Sequence[str], size: int | None = None
+) -> dict[str, torch.Tensor]:
+    """:func:`stream_logits` of a few images, by id."""
+    return dict(stream_logits(run, model, ids, size))
 
 
 def load_teacher(run: Run) -> Segmenter:
@@ -78,6 +87,15 @@ def to_classes(prediction: np.ndarray, mapping: np.ndarray, num_base: int) -> np
 def history(run: Run, name: str) -> pd.DataFrame:
     """The training history of ``base``, ``basic``, ``basic_oc`` or ``eums``, a row an epoch."""
     return read_history(run.weights(name, "").parent, name)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def salient_pixels(run: Run, image_id: str) -> np.ndarray:
+    """The saliency map of an image, bool [H, W]; False everywhere where there is none."""
+    found = run.data.saliency(image_id)
+    return np.zeros(run.data.image(image_id).shape[:2], bool) if found is None else found
 
 
 # --- pseudo-labels --------------------------------------------------------------------------------
@@ -122,15 +140,14 @@ def pseudo_label_table(run: Run, clusters: int) -> pd.DataFrame:
     return frame
 
 
-def purity(frame: pd.DataFrame) -> float | None:
-    """:func:`ncdss_lib.method.evaluation.purity` of some rows of :func:`pseudo_label_table`."""
-    return evaluation.purity(frame["cluster"].to_numpy(), frame["main_class"].to_numpy())
-
-
 def right_share(frame: pd.DataFrame) -> float:
     """Share of right pixels in the pseudo-novel regions of some rows; NaN where there are none."""
-    pixels = frame["pixels"].sum()
-    return float(frame["right"].sum() / pixels) if pixels else float("nan")
+    return share_of(frame["right"].sum(), frame["pixels"].sum())
+
+
+def share_of(part: float, whole: float) -> float:
+    """A fraction; NaN where there is nothing to take a share of."""
+    return float(part) / float(whole) if whole else float("nan")
 
 
 def training_classes(run: Run, clusters: int) -> np.ndarray:

@@ -8,64 +8,47 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-if TYPE_CHECKING:
-    from ncdss_lib.runs.pipeline import Run
-
 
 def show_source(function: Callable[..., Any] | type) -> Markdown:
     """The code of a library function, its name above it and its docstring folded below it."""
-    source = textwrap.dedent(inspect.getsource(function)).rstrip()
+    code, folded = split_docstring(textwrap.dedent(inspect.getsource(function)))
     name = f"{function.__module__}.{function.__qualname__}"
-    code = without_docstring(source)
-    return Markdown(f"`{name}`\n\n```python\n{code}\n```\n\n{folded_docstring(source)}")
+    return Markdown(f"`{name}`\n\n```python\n{code}\n```\n\n{folded}")
 
 
 def source_in_file(path: Path, name: str) -> str:
     """The source of a function, or of a class's method ``Class.method``, without importing it."""
     text = path.read_text(encoding="utf-8")
-    body = ast.parse(text).body
+    node: Any = ast.parse(text)
     for part in name.split("."):
-        named = (ast.FunctionDef, ast.ClassDef)
-        found = [node for node in body if isinstance(node, named) and node.name == part]
-        if not found:
+        node = next((own for own in node.body if getattr(own, "name", None) == part), None)
+        if node is None:
             raise ValueError(f"{path} holds no {name}")
-        node = found[0]
-        body = node.body
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     return textwrap.dedent("\n".join(text.splitlines()[first - 1 : node.end_lineno]))
 
 
-def _docstring(source: str) -> ast.Expr | None:
-    """The statement that is the docstring of the first definition in a source."""
-    definition = ast.parse(source).body[0]
-    assert isinstance(definition, ast.FunctionDef | ast.ClassDef)
-    first = definition.body[0]
-    has_one = ast.get_docstring(definition) is not None
-    return first if has_one and isinstance(first, ast.Expr) else None
+def split_docstring(source: str) -> tuple[str, str]:
+    """The lines of a definition without its docstring, and that as folded HTML of one line.
 
-
-def without_docstring(source: str) -> str:
-    """The lines of a definition but for its docstring."""
-    docstring = _docstring(source)
+    The second is empty where there is no docstring.
+    """
+    definition: Any = ast.parse(source).body[0]
+    docstring = ast.get_docstring(definition)
     lines = source.splitlines()
-    if docstring is not None:
-        del lines[docstring.lineno - 1 : docstring.end_lineno]
-    return "\n".join(lines)
-
-
-def folded_docstring(source: str) -> str:
-    """The docstring of a definition as folded HTML without a line break; empty without one."""
-    if _docstring(source) is None:
-        return ""
-    text = html.escape(ast.get_docstring(ast.parse(source).body[0]) or "")  # type: ignore[arg-type]
-    lines = text.replace("``", "`").replace("\n", "&#10;")
+    if docstring is None:
+        return "\n".join(lines), ""
+    first = definition.body[0]
+    del lines[first.lineno - 1 : first.end_lineno]
+    text = html.escape(docstring).replace("``", "`").replace("\n", "&#10;")
     summary = "<summary>What goes in and what comes out</summary>"
-    return f'<details class="docstring">{summary}<pre>{lines}</pre></details>'
+    folded = f'<details class="docstring">{summary}<pre>{text}</pre></details>'
+    return "\n".join(lines), folded
 
 
 def say(text: str) -> Markdown:
@@ -76,18 +59,6 @@ def say(text: str) -> Markdown:
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction as a percentage; an en dash where there is none."""
     return "–" if value is None or pd.isna(value) else f"{100 * value:.{digits}f} %"
-
-
-def run_table(run: Run) -> HTML:
-    """What this run is: the first table of every notebook."""
-    labels, data = run.labels, run.data
-    rows = {
-        "data set": f"{data.name}, fold {run.fold}; {data.saliency_note}; masks: {data.masks_note}",
-        "base classes": f"{labels.num_base}: {', '.join(labels.base_names)}",
-        "novel classes": f"{labels.num_novel}: {', '.join(labels.novel_names)}",
-        "recipe, seed": f"{run.recipe.name}, {run.seed}",
-    }
-    return table({name: {"": text} for name, text in rows.items()}, "this run", right=False)
 
 
 def table(

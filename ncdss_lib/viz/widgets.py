@@ -32,18 +32,7 @@ from ncdss_lib.runs.pipeline import Run, reopen
 from ncdss_lib.runs.trained_network import open_checkpoint
 from ncdss_lib.system.errors import InputError
 from ncdss_lib.viz import examples, explorer_data, figures, results
-from ncdss_lib.viz.explorer_data import (
-    SALIENT,
-    SIDE,
-    Clusters,
-    Layers,
-    Picture,
-    Predictions,
-    Ranking,
-    Teaching,
-    Threshold,
-    salient_look,
-)
+from ncdss_lib.viz.explorer_data import SALIENT, SIDE, Layers, Picture, salient_look
 from ncdss_lib.viz.explorer_html import Explorer, Try
 from ncdss_lib.viz.figures import Drawing, Panel, binary, grid, overlay
 from ncdss_lib.viz.tables import percent
@@ -139,8 +128,27 @@ def explore_scenes(size: int = 224) -> ipywidgets.VBox | Explorer:
     """
     labels = LabelSpace(CLASSES, FOLDS[0])
     look = class_look(labels)
+
+    # for a page
     if not is_live():
-        return _some_scenes(labels, size)
+        pictures = []
+        for seed in range(8):
+            scene = render_scene(seed, size)
+            salient = np.zeros(scene.mask.shape, np.uint8)
+            if scene.saliency is not None:
+                salient[scene.saliency] = SALIENT
+            maps = {"truth": labels.to_contiguous(scene.mask), "saliency": salient}
+            pictures.append(Picture(f"scene {seed}", scene.image, maps))
+        drawn = [Panel(p.image) for p in pictures[:4]]
+        named = [overlay(p.image, p.maps["truth"], look) for p in pictures[:4]]
+        return Explorer(
+            Layers(pictures, {"truth": look, "saliency": salient_look()}),
+            "Toyscenes.",
+            "Scenes that the generator drew from the seeds 0 to 7, with their masks and simulated "
+            "saliency maps.",
+            grid([drawn, named]),
+            "Four drawn scenes, and the same with their objects coloured and named.",
+        )
 
     # live: a scene is drawn whenever a control moves
     def draw(seed: int, miss_main: float, miss_small: float, blob: float, ragged: float) -> Shown:
@@ -156,7 +164,7 @@ def explore_scenes(size: int = 224) -> ipywidgets.VBox | Explorer:
         known = scene.mask != IGNORE
         salient = known & (found if found is not None else False)
         object_ = known & (scene.mask > 0)
-        iou = explorer_data.share_of((object_ & salient).sum(), (object_ | salient).sum())
+        iou = results.share_of((object_ & salient).sum(), (object_ | salient).sum())
         truth = overlay(scene.image, labels.to_contiguous(scene.mask), look)
         panels = [Panel(scene.image), truth, binary(scene.image, found)]
         drawn = grid([panels], ["scene", "truth", "simulated saliency"])
@@ -170,29 +178,6 @@ def explore_scenes(size: int = 224) -> ipywidgets.VBox | Explorer:
         "ragged border": _slider(0.45, 0, 2),
     }
     return live(controls, draw)
-
-
-def _some_scenes(labels: LabelSpace, size: int) -> Explorer:
-    look = class_look(labels)
-    pictures = []
-    for seed in range(8):
-        scene = render_scene(seed, size)
-        salient = np.zeros(scene.mask.shape, np.uint8)
-        if scene.saliency is not None:
-            salient[scene.saliency] = SALIENT
-        maps = {"truth": labels.to_contiguous(scene.mask), "saliency": salient}
-        pictures.append(Picture(f"scene {seed}", scene.image, maps))
-    first = pictures[:4]
-    drawn = [Panel(p.image) for p in first]
-    named = [overlay(p.image, p.maps["truth"], look) for p in first]
-    return Explorer(
-        Layers(pictures, {"truth": look, "saliency": salient_look()}),
-        "Toyscenes.",
-        "Scenes that the generator drew from the seeds 0 to 7, with their masks and simulated "
-        "saliency maps.",
-        grid([drawn, named]),
-        "Four drawn scenes, and the same with their objects coloured and named.",
-    )
 
 
 # --- 03 clustering --------------------------------------------------------------------------------
@@ -222,7 +207,7 @@ def explore_threshold(run: AnyRun) -> ipywidgets.VBox | Explorer:
     def draw(image_id: str, threshold: float) -> Shown:
         logits = results.logits_of(run, "base", [image_id])[image_id]
         maps = explorer_data.threshold_maps(run, image_id, logits, thresholds)
-        picture = explorer_data.shrunken(run, image_id, None, **maps)
+        picture = explorer_data.shrunken(run, image_id, None, maps)
         base, mask = explorer_data.threshold_masks(picture, thresholds, threshold)
         panels = [
             binary(picture.image, picture.maps["salient"] > 0),
@@ -250,7 +235,7 @@ def explore_threshold(run: AnyRun) -> ipywidgets.VBox | Explorer:
     return live(controls, draw)
 
 
-def _threshold_tries(data: Threshold) -> list[Try]:
+def _threshold_tries(data: explorer_data.Threshold) -> list[Try]:
     def told(threshold: float) -> str:
         shares = data.shares(threshold)
         return (
@@ -326,7 +311,7 @@ def explore_clusters(run: AnyRun) -> ipywidgets.VBox | Explorer:
     return live({"clusters K": clusters, "cluster": slider}, draw)
 
 
-def _cluster_tries(data: Clusters) -> list[Try]:
+def _cluster_tries(data: explorer_data.Clusters) -> list[Try]:
     most = data.choices[-1]
     sizes = [data.members(data.chosen, k + 1) for k in range(data.chosen)]
     shares = [own["right"] / own["images"] if own["images"] else 1.0 for own in sizes]
@@ -362,7 +347,7 @@ def explore_pseudo_labels(run: AnyRun) -> ipywidgets.VBox | Explorer:
     # for a page
     if not is_live():
         data = explorer_data.pseudo_label_layers(run)
-        few, many = list(data.looks)[:1], list(data.looks)[-2:-1]
+        layers = list(data.looks)  # one or two numbers of clusters, and the truth
         return Explorer(
             data,
             "Pseudo-labels.",
@@ -376,7 +361,7 @@ def explore_pseudo_labels(run: AnyRun) -> ipywidgets.VBox | Explorer:
                 (
                     "Divide one picture by a line, label against truth, and drag it.",
                     "The region is right where the saliency map is; its border is never exact.",
-                    {"view": "line", "left": many[0], "right": "the truth (hidden)", "picture": 0},
+                    {"view": "line", "left": layers[-2], "right": layers[-1], "picture": 0},
                 ),
                 (
                     "Go to the last image.",
@@ -387,7 +372,7 @@ def explore_pseudo_labels(run: AnyRun) -> ipywidgets.VBox | Explorer:
                 (
                     "Compare both numbers of clusters.",
                     "The region is the same: only the number of the cluster changes.",
-                    {"view": "line", "left": few[0], "right": many[0]},
+                    {"view": "line", "left": layers[0], "right": layers[-2]},
                 ),
             ],
         )
@@ -433,7 +418,7 @@ def explore_predictions(run: AnyRun, confusions: Mapping[str, np.ndarray]) -> Ex
     )
 
 
-def _prediction_tries(data: Predictions, labels: LabelSpace) -> list[Try]:
+def _prediction_tries(data: explorer_data.Predictions, labels: LabelSpace) -> list[Try]:
     """The class on which the last model is best and worst, and the step from the first model."""
     first, *_, last = (*data.scores, *data.scores)
     per_class = data.scores[last].per_class
@@ -503,7 +488,7 @@ def explore_entropy(run: AnyRun) -> ipywidgets.VBox | Explorer:
     return live({"clean share": _slider(data.chosen, 0.05, 0.95)}, draw)
 
 
-def _ranking_tries(data: Ranking) -> list[Try]:
+def _ranking_tries(data: explorer_data.Ranking) -> list[Try]:
     def told(share: float) -> str:
         found = data.numbers(share)
         clean, unclean = (percent(found[f"{side}_right"]) for side in ("clean", "unclean"))
@@ -562,8 +547,7 @@ def explore_teacher(run: AnyRun) -> ipywidgets.VBox | Explorer | Drawing:
     num_base = run.labels.num_base
     teacher = results.load_teacher(run)
     mapping = results.training_classes(run, clusters)
-    pseudo_look = cluster_look(run.labels, clusters)
-    truth_look = class_look(run.labels)
+    look = cluster_look(run.labels, clusters)
 
     def draw(image_id: str, confidence: float) -> Shown:
         image, truth = run.data.image(image_id), run.truth(image_id)
@@ -575,12 +559,12 @@ def explore_teacher(run: AnyRun) -> ipywidgets.VBox | Explorer | Drawing:
         is_right = results.to_classes(labels, mapping, num_base) == truth
         panels = [
             Panel(image),
-            overlay(image, results.pseudo_label(run, clusters, image_id), pseudo_look),
-            overlay(image, labels, pseudo_look),
-            overlay(image, truth, truth_look),
+            figures.pseudo_label(run, clusters, image_id),
+            overlay(image, labels, look),
+            figures.truth(run, image_id),
         ]
         titles = ["image", "discarded pseudo-label", "teacher's labels", "truth (hidden)"]
-        right_share = explorer_data.share_of((novel & is_right).sum(), novel.sum())
+        right_share = results.share_of((novel & is_right).sum(), novel.sum())
         return grid([panels], titles), {
             "labelled pixels": percent(is_taught.mean()),
             "of the novel ones among them, right": percent(right_share),
@@ -593,7 +577,7 @@ def explore_teacher(run: AnyRun) -> ipywidgets.VBox | Explorer | Drawing:
     return live(controls, draw)
 
 
-def _teaching_tries(data: Teaching) -> list[Try]:
+def _teaching_tries(data: explorer_data.Teaching) -> list[Try]:
     """What the curves of these few images show: who is right more often, and when that turns."""
     right = data.right_by_epoch()
     last = len(data.epochs) - 1
@@ -686,7 +670,7 @@ def explore_image(run: AnyRun) -> ipywidgets.VBox | Explorer:
             labels, probability = trained.predict_image(run.data.image(i))
             sure = np.where(probability < 0.5, IGNORE, labels)
             maps = {"labels": labels, "labels surer than 0.5": sure}
-            pictures.append(explorer_data.shrunken(run, i, SIDE, **maps))
+            pictures.append(explorer_data.shrunken(run, i, SIDE, maps))
             panels.append(overlay(run.data.image(i), labels, look))
         return Explorer(
             Layers(pictures, dict.fromkeys(("labels", "labels surer than 0.5"), look)),

@@ -9,8 +9,7 @@ import pytest
 import diagrams
 import findings
 from ncdss_lib.data.palette import rgb, to_hex
-from ncdss_lib.method.evaluation import PseudoLabels
-from ncdss_lib.viz import results
+from ncdss_lib.method.evaluation import PseudoLabels, purity
 from own_images import from_markdown, pixels_by_name
 
 
@@ -183,8 +182,8 @@ def test_purity_is_that_of_the_report():
     rows = pd.DataFrame({"cluster": cluster, "main_class": main})
     votes = [(k - 1, c) for k, c in zip(cluster, main, strict=True) if c]
     labels = PseudoLabels(np.ones((4, 4), np.int64), votes, 60)
-    assert results.purity(rows) == pytest.approx(labels.quality(1)["purity"])
-    assert results.purity(rows[rows["main_class"] == 0]) is None
+    assert purity(rows["cluster"], rows["main_class"]) == pytest.approx(labels.quality(1)["purity"])
+    assert purity([1, 2], [0, 0]) is None
 
 
 def test_the_shares_at_a_threshold():

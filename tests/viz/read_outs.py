@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.viz.explorer_data import KINDS, Picture, Teaching, Threshold, share_of
+from ncdss_lib.viz.explorer_data import KINDS, Picture, Teaching, Threshold
+from ncdss_lib.viz.results import share_of
 
 
 def label_shares(picture: Picture, layer: str) -> dict[int, float]:

@@ -11,7 +11,7 @@ from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import resize_labels
 from ncdss_lib.method.clustering import read_pseudo_label
 from ncdss_lib.method.entropy_ranking import read_ranking
-from ncdss_lib.method.evaluation import confusion_on_val
+from ncdss_lib.method.evaluation import confusion_on_val, purity
 from ncdss_lib.method.inference import load_model
 from ncdss_lib.recipes import Recipe
 from ncdss_lib.runs.pipeline import Run, reopen
@@ -48,12 +48,12 @@ def test_a_folder_without_a_report_is_refused(tmp_path):
 def test_a_picture_is_made_smaller_but_never_larger(run):
     i = run.splits.novel[0]
     image, truth = run.data.image(i), run.truth(i)
-    small = explorer_data.shrunken(run, i, 20, truth=truth)
+    small = explorer_data.shrunken(run, i, 20, {"truth": truth})
     assert max(small.image.shape[:2]) == 20
     assert small.maps["truth"].shape == small.image.shape[:2]
     assert small.image.shape[0] / small.image.shape[1] == pytest.approx(image.shape[0] / image.shape[1], rel=0.05)
     assert set(np.unique(small.maps["truth"])) <= set(np.unique(truth))  # nearest neighbour: no label in between
-    same = explorer_data.shrunken(run, i, 500, truth=truth)
+    same = explorer_data.shrunken(run, i, 500, {"truth": truth})
     np.testing.assert_array_equal(same.image, image)
     np.testing.assert_array_equal(same.maps["truth"], truth)
 
@@ -185,14 +185,15 @@ def test_purity_is_one_number_wherever_it_stands(run):
     for name in ("basic", "basic_oc"):
         k = run.clusters[name]
         frame = results.pseudo_label_table(run, k)
-        assert results.purity(frame) == explorer.purity(k) == report[name]["purity"]
+        assert purity(frame["cluster"], frame["main_class"]) == explorer.purity(k) == report[name]["purity"]
         for cluster, members in frame.groupby("cluster"):
             about = explorer.members(k, cluster)
             assert set(members["most_images"]) == {about["label"]}
             assert (members["main_class"] == about["label"]).sum() == (about["right"] if about["label"] else len(members))
     ranking = results.ranking_table(run)
     for split in ("clean", "unclean"):
-        assert results.purity(ranking[ranking["split"] == split]) == report[split]["purity"]
+        side = ranking[ranking["split"] == split]
+        assert purity(side["cluster"], side["main_class"]) == report[split]["purity"]
 
 
 def test_thumbnails_are_bounded_and_spread(run, monkeypatch):

@@ -18,7 +18,7 @@ from ncdss_lib.method.evaluation import confusion_on_val
 from ncdss_lib.method.inference import load_model
 from ncdss_lib.method.metrics import score
 from ncdss_lib.runs.pipeline import Run, open_run
-from ncdss_lib.viz import examples, explorer_data, figures, percent, results, run_table, say, show_source, table
+from ncdss_lib.viz import examples, explorer_data, figures, percent, results, say, show_source, table
 from tests.data.fake_voc import make_fake_folder, make_fake_voc
 
 TINY = [
@@ -211,7 +211,6 @@ def test_tables_sentences_and_numbers(run):
     ]
     assert say("\n  one\n  two\n").data == "one\ntwo"
     assert [percent(0.1234), percent(None), percent(float("nan"))] == ["12.3 %", "–", "–"]
-    assert run.data.saliency_note in run_table(run).data
 
 
 def test_the_tables_of_notebooks_say_what_the_report_and_the_scores_say(run, confusions):
