@@ -18,27 +18,27 @@ def writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & anybody)
 
 
-def refuse_read_only(data_root: Path) -> None:
+def refuse_read_only(folder: Path) -> None:
     """Raise RunError for a folder that is there and not :func:`writable`."""
-    if data_root.exists() and not writable(data_root):
-        raise _refused(data_root, "it is read-only")
+    if folder.exists() and not writable(folder):
+        raise _refused(folder, "it is read-only")
 
 
 @contextmanager
-def writing(data_root: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """What the disk refuses is a RunError that says what to do."""
     try:
         yield
     except OSError as error:
-        path = Path(error.filename or data_root)
+        path = Path(error.filename or folder)
         raise _refused(path, error.strerror or str(error)) from error
 
 
 def _refused(path: Path, reason: str) -> RunError:
     return RunError(
-        f"{path} cannot be written ({reason}). Make room, or give a folder that may be written to "
-        "with --data-root (and name the one with the archives with --sources); then run the same "
-        "command again."
+        f"{path} cannot be written ({reason}). Make room, or choose a folder that may be written "
+        "to: with --data-root (then --sources names the one with the archives), or for saliency "
+        "maps with --out. Then run the same command again."
     )
 
 
