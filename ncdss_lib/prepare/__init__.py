@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
+
 from ncdss_lib.data.file_dataset import SALIENCY
 from ncdss_lib.system.errors import RunError
 
@@ -42,21 +44,16 @@ def _refused(path: Path, reason: str) -> RunError:
     )
 
 
-def counts_table(columns: str, rows: Sequence[tuple[str, int, int]]) -> list[str]:
-    """Lines of a Markdown table that compares counts with the published ones.
+def counts_table(columns: Sequence[str], rows: Sequence[tuple[str | int, ...]]) -> str:
+    """A Markdown table that compares counts with the published ones.
 
     Args:
-        columns: heads of the first columns, "fold | list".
-        rows: cells of the first columns, likewise; our count; the published one.
+        columns: heads of the first columns.
+        rows: of each the cells of these columns, our count and the published one.
     """
-    lines = [
-        f"| {columns} | images | published | |",
-        "|" + "---|" * len(columns.split("|")) + "---:|---:|---|",
-    ]
-    for cells, ours, published in rows:
-        verdict = "equal" if ours == published else "differs"
-        lines.append(f"| {cells} | {ours:,} | {published:,} | {verdict} |")
-    return lines
+    table = pd.DataFrame(rows, columns=[*columns, "images", "published"])
+    table[""] = (table["images"] == table["published"]).map({True: "equal", False: "differs"})
+    return table.to_markdown(index=False, intfmt=",")
 
 
 def next_step(data_root: Path) -> list[str]:
