@@ -34,7 +34,7 @@ class SegmentationData(Protocol):
         train_ids, val_ids: image ids, sorted.
         saliency_note: a phrase that says where the saliency maps come from; figures show it.
         masks_note: a phrase that says which masks are the ground truth; reports name it.
-        left_out: lines on files in its folders that are not read, as "PATH: left out 1 subfolder".
+        left_out: lines on what is not read of its folders, as "PATH: left out subfolders (1)".
         knows_num_novel: whether anybody knows how many novel classes a fold has; else it names one.
     """
 

@@ -17,8 +17,8 @@ from ncdss_lib.data.dataset import Contents, SegmentationData
 from ncdss_lib.data.image_files import Listing, check_size, in_threads, list_files, read_image
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels
-from ncdss_lib.system.errors import InputError, RunError
-from ncdss_lib.system.folders import whole_file
+from ncdss_lib.system.errors import InputError
+from ncdss_lib.system.folders import disk_errors, whole_file
 
 SALIENCY = "saliency_supervised_model"
 
@@ -105,12 +105,7 @@ class FileDataset(SegmentationData):
                 "its mask, or leave it out."
             )
         mask = read_labels(self._masks[image_id])
-        highest, advice = self.allowed_ids(image_id)
-        if unknown := [c for c in classes_in(mask) if c > highest]:
-            raise InputError(
-                f"{self._masks[image_id]} holds label ids {unknown}. Expected 0 (background), "
-                f"1..{highest} or {IGNORE} (ignore): {advice}."
-            )
+        refuse_unknown_ids(self._masks[image_id], mask, *self.allowed_ids(image_id))
         return mask
 
     def allowed_ids(self, image_id: str) -> tuple[int, str]:
@@ -179,7 +174,8 @@ class FileDataset(SegmentationData):
         found = in_threads(self.verified, ids, "checking images, masks and maps")
         self._contents = dict(zip(ids, found, strict=True))
         if cache:
-            _write_table(cache, self._contents)
+            with disk_errors("what the images hold", cache), whole_file(cache) as draft:
+                draft.write_text(json.dumps(self._contents))
         return self._contents
 
     def verified(self, image_id: str) -> Contents:
@@ -219,12 +215,10 @@ def _read_table(path: Path) -> dict[str, Contents] | None:
         return None
 
 
-def _write_table(path: Path, table: Mapping[str, Contents]) -> None:
-    try:
-        with whole_file(path) as draft:
-            draft.write_text(json.dumps(table))
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be written ({error.strerror}). Free some space, or choose another "
-            "cache folder."
-        ) from error
+def refuse_unknown_ids(path: Path, mask: np.ndarray, highest: int, advice: str) -> None:
+    """Raise InputError where a mask, uint8 [H, W], holds an id above ``highest`` but 255."""
+    if unknown := [c for c in classes_in(mask) if c > highest]:
+        raise InputError(
+            f"{path} holds label ids {unknown}. Expected 0 (background), 1..{highest} or {IGNORE} "
+            f"(ignore): {advice}."
+        )

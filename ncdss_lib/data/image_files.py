@@ -5,9 +5,7 @@ Nothing here knows of classes or data sets; see :mod:`ncdss_lib.data.masks` for 
 
 from __future__ import annotations
 
-import codecs
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +19,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from ncdss_lib.system.errors import InputError, NCDSSError
-from ncdss_lib.system.folders import MANIFEST
+from ncdss_lib.system.folders import MANIFEST, whole_file
 
 PHOTOS = (".jpg", ".jpeg", ".png")
 #: PIL modes of 8 bits a channel; Pillow itself scales 16-bit colour to these by its range.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-#: What other modes are, for messages.
-KINDS = {"F": "floating-point values", "I": "32-bit grey"} | dict.fromkeys(
-    ("I;16", "I;16B", "I;16L", "I;16N"), "16-bit grey"
-)
 ORIENTATION = 0x0112  # the EXIF tag of a picture that is stored turned; 1: upright
 SIDEWAYS = (5, 6, 7, 8)  # its values for a quarter turn
 OURS = (MANIFEST, "maps.csv")  # what this program itself leaves among pictures
@@ -67,26 +61,24 @@ def opened(path: Path, modes: Sequence[str] = MODES) -> Iterator[Image.Image]:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = "not an image"
-        kind = path.suffix[1:].upper()
         raise InputError(
-            f"{path} cannot be read ({reason}). Expected a complete {kind} file: copy or download "
-            "it again."
+            f"{path} cannot be read ({reason}). Expected a complete {path.suffix[1:].upper()} "
+            "file: copy or download it again."
         ) from error
 
 
 def _check_kind(path: Path, picture: Image.Image, modes: Sequence[str]) -> None:
-    if picture.mode not in modes and modes is MODES:
-        raise InputError(
-            f"{path} has pixels of mode {picture.mode} ({KINDS.get(picture.mode, 'unusual')}). "
-            "Expected 8 bits a channel, grey or colour: scale its values to 0..255 and save it so."
-        )
+    # grey of 2 or 4 bits, which Pillow stretches to 0..255: class 1 would be class 17
     packed = any(tile[3] in ("L;2", "L;4") for tile in getattr(picture, "tile", ()))
     if picture.mode not in modes or (packed and modes is not MODES):
+        expected = "one channel, an 8-bit palette or grey PNG: convert it"
+        if modes is MODES:
+            expected = (
+                "8 bits a channel, grey or colour, not 16-bit grey or floating-point values: scale "
+                "them to 0..255"
+            )
         bits = " with less than 8 bits a pixel" if packed else ""
-        raise InputError(
-            f"{path} is a picture of mode {picture.mode}{bits}. Expected one channel, an "
-            "8-bit palette or grey PNG: convert it."
-        )
+        raise InputError(f"{path} is a picture of mode {picture.mode}{bits}. Expected {expected}.")
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":  # a photo with previews, as some cameras write it
         raise InputError(
@@ -121,11 +113,12 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def check_size(
-    path: Path, size: tuple[int, int], expected: tuple[int, int], image: Path, advice: str
+    path: Path, size: tuple[int, ...], expected: tuple[int, int], of: Path | str, advice: str
 ) -> None:
-    """Compare width and height of a mask or map with those of its image.
+    """Compare width and height of a picture with those that it must have.
 
     Args:
+        of: what has the expected size.
         advice: what to do where they differ.
 
     Raises:
@@ -134,7 +127,7 @@ def check_size(
     if size != expected:
         raise InputError(
             f"{path} is {size[0]}x{size[1]} pixels. Expected {expected[0]}x{expected[1]}, the "
-            f"size of {image}: {advice}."
+            f"size of {of}: {advice}."
         )
 
 
@@ -164,19 +157,13 @@ class Listing:
 
     Attributes:
         suffix: the first of them, which is named where a file is missing.
-        left_out: what else is in the folder, in words ("2 files of other formats, 1 subfolder");
-            empty where there is nothing else.
+        note: a line that says what else is in the folder, where there is anything else.
     """
 
     folder: Path
     suffix: str
     files: dict[str, Path]
-    left_out: str = ""
-
-    @property
-    def note(self) -> list[str]:
-        """A line that says what was left out, where anything was."""
-        return [f"{self.folder}: left out {self.left_out}"] if self.left_out else []
+    note: list[str]
 
     def pick(
         self,
@@ -220,11 +207,11 @@ def list_files(folder: Path, suffixes: tuple[str, ...], expected: str) -> Listin
                 if path.stem.startswith(".") or path.name in OURS:
                     continue
                 if entry.is_dir():
-                    left_out["subfolder"] += 1
+                    left_out["subfolders"] += 1
                 elif not entry.is_file():
-                    left_out["link that leads nowhere"] += 1
+                    left_out["links that lead nowhere"] += 1
                 elif path.suffix.lower() not in suffixes:
-                    left_out["file of another format"] += 1
+                    left_out["files of other formats"] += 1
                 else:
                     _add(files, path)
     except OSError as error:
@@ -232,19 +219,18 @@ def list_files(folder: Path, suffixes: tuple[str, ...], expected: str) -> Listin
             f"the folder {folder} cannot be read ({error.strerror}). Expected {expected}; add the "
             "folder, or correct --data-root."
         ) from error
-    return Listing(folder, suffixes[0], files, ", ".join(map(count_of, left_out.items())))
+    counts = ", ".join(f"{kind} ({number})" for kind, number in left_out.items())
+    note = [f"{folder}: left out {counts}"] if counts else []
+    return Listing(folder, suffixes[0], files, note)
 
 
 def _add(files: dict[str, Path], path: Path) -> None:
     """Add a file to a listing by its stem, which is then an id."""
-    try:
-        path.name.encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(path.name).decode(errors="backslashreplace")
+    if os.fsencode(path.name).decode(errors="replace") != path.name:
         raise InputError(
-            f"{path.parent} holds a file whose name is not UTF-8 ({shown}). Names are ids, which "
-            "go into lists and tables: rename it."
-        ) from None
+            f"{path.parent} holds a file whose name is not UTF-8 ({path.name!a}). Names are ids, "
+            "which go into lists and tables: rename it."
+        )
     if path.stem in files:
         first, second = sorted((files[path.stem].name, path.name))
         raise InputError(
@@ -254,18 +240,6 @@ def _add(files: dict[str, Path], path: Path) -> None:
     files[path.stem] = path
 
 
-def count_of(counted: tuple[str, int]) -> str:
-    """A kind of things and their number, in words: "2 subfolders"."""
-    kind, number = counted
-    if number == 1:
-        return f"1 {kind}"
-    plural = {
-        "file of another format": "files of other formats",
-        "link that leads nowhere": "links that lead nowhere",
-    }
-    return f"{number} {plural.get(kind, kind + 's')}"
-
-
 def read_lines(path: Path, expected: str) -> list[str]:
     """The lines of a text file, stripped: UTF-8, with or without a byte-order mark.
 
@@ -273,24 +247,19 @@ def read_lines(path: Path, expected: str) -> list[str]:
         InputError: when it cannot be read, or is in another encoding.
     """
     try:
-        content = path.read_bytes()
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}). Expected {expected}: add the list."
         ) from error
-    advice = "Expected UTF-8: open it in an editor and save it with the encoding UTF-8."
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
-        raise InputError(f"{path} is text in UTF-16, or no text. {advice}")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        found = content[error.start]
-        raise InputError(
-            f"{path}: line {line} holds the byte 0x{found:02X}, which is not UTF-8 (perhaps "
-            f"Latin-1: {bytes([found]).decode('latin-1')!r}). {advice}"
-        ) from None
-    return [line.strip() for line in re.split("\r\n|\r|\n", text)]
+    lines = [line.strip() for line in text.split("\n")]
+    for number, line in enumerate(lines, start=1):
+        if "\ufffd" in line or "\0" in line:
+            raise InputError(
+                f"{path}: line {number} is not UTF-8 but perhaps Latin-1 or UTF-16 ({line!a:.60}). "
+                "Open the file in an editor and save it with the encoding UTF-8."
+            )
+    return lines
 
 
 def read_list(path: Path, example: str) -> list[str]:
@@ -313,9 +282,9 @@ def read_list(path: Path, example: str) -> list[str]:
 
 
 def write_list(path: Path, ids: Sequence[str]) -> None:
-    """Write ids, one a line, as :func:`read_list` reads them; the folder is made where absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{i}\n" for i in ids), encoding="utf-8")
+    """Write ids, one a line, as :func:`read_list` reads them; whole, or not at all."""
+    with whole_file(path) as draft:
+        draft.write_text("".join(f"{i}\n" for i in ids), encoding="utf-8")
 
 
 def refuse_shared(

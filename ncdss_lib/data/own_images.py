@@ -88,8 +88,8 @@ class OwnImages(FileDataset):
         train = sorted([*labelled.files, *unlabelled.files])
         images = labelled.files | unlabelled.files
         advice = "Add the masks, or move these images to unlabelled/ when they hold something new."
-        listings = [labelled, unlabelled, list_masks(root / "masks")]
-        masks = masks_of(labelled, listings[-1], advice)
+        listings = [labelled, unlabelled, list_files(root / "masks", (".png",), LAYOUT)]
+        masks = listings[-1].pick(sorted(labelled.files), f"{labelled.folder} holds", advice)
 
         # images to score on, where there are any
         val: list[str] = []
@@ -100,8 +100,8 @@ class OwnImages(FileDataset):
             where = f"the training images of {root} and {photos.folder}"
             refuse_shared(train, val, where, "Remove or rename one: names are ids.")
             images = images | photos.files
-            listings += [photos, list_masks(root / "val" / "masks")]
-            masks = masks | masks_of(photos, listings[-1], "Add the masks.")
+            listings += [photos, list_files(root / "val" / "masks", (".png",), LAYOUT)]
+            masks |= listings[-1].pick(val, f"{photos.folder} holds", "Add the masks.")
             held = "base and novel classes" if self._novel_are_named else "base classes only"
             self.masks_note = f"masks/ of base classes, validation masks of {held}"
 
@@ -133,20 +133,36 @@ class OwnImages(FileDataset):
 def read_classes(root: Path, num_novel: int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of the base classes and of the novel ones, all different.
 
+    The novel ones are those of ``novel_classes.txt``, or ``novel 1`` to ``novel N``, or ``novel``
+    alone where nobody knows N.
+
     Raises:
-        InputError: for a bad list, a name that is there twice, or more classes than 8 bits hold.
+        InputError: for a bad list, a name that is there twice, more classes than 8 bits hold, or
+            another N than ``novel_classes.txt`` has names.
     """
     base = read_names(root / "classes.txt")
-    novel = novel_names(root, num_novel)
-    if twice := [name for name, times in Counter((*base, *novel)).items() if times > 1]:
+    path = root / "novel_classes.txt"
+    if path.is_file():
+        novel = read_names(path)
+        if num_novel not in (None, len(novel)):
+            raise InputError(
+                f"{path} names {len(novel)} novel classes, but data.num_novel is {num_novel}. "
+                "Correct one of them."
+            )
+    else:
+        novel = tuple(f"novel {i + 1}" for i in range(num_novel or 0)) or ("novel",)
+
+    # together
+    names = (*base, *novel)
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise InputError(
             f"{root}: the class {twice[0]!r} is named more than once. Give each class one line, "
             "base or novel."
         )
-    if (count := len(base) + len(novel)) >= IGNORE:
+    if len(names) >= IGNORE:
         raise InputError(
-            f"{root} has {count} classes. Expected at most {IGNORE - 1}, base and novel: masks "
-            "have 8 bits."
+            f"{root} has {len(names)} classes. Expected at most {IGNORE - 1}, base and novel: "
+            "masks have 8 bits."
         )
     return base, novel
 
@@ -164,37 +180,13 @@ def read_names(path: Path) -> tuple[str, ...]:
     if not names:
         raise InputError(f"{path} is empty. Expected one class name a line: fill the list.")
     for number, name in enumerate(names, start=1):
-        if not name:
+        if not name or name.lower() == "background":
+            found = "names the background, which is id 0 and not a class" if name else "is blank"
             raise InputError(
-                f"{path}: line {number} is blank. Expected a class name on each line, since the "
-                "line number is the class id."
-            )
-        if name.lower() == "background":
-            raise InputError(
-                f"{path}: line {number} names the background, which is id 0 and not a class. "
-                "Remove the line."
+                f"{path}: line {number} {found}. Expected a class name on each line, since the "
+                "line number is the class id. Remove the line."
             )
     return tuple(names)
-
-
-def novel_names(root: Path, num_novel: int | None) -> tuple[str, ...]:
-    """The names of the novel classes: of ``novel_classes.txt``, or ``novel 1`` to ``novel N``.
-
-    ``novel`` alone where nobody knows N.
-
-    Raises:
-        InputError: when the list and N contradict each other.
-    """
-    path = root / "novel_classes.txt"
-    if not path.is_file():
-        return tuple(f"novel {i}" for i in range(1, num_novel + 1)) if num_novel else ("novel",)
-    names = read_names(path)
-    if num_novel not in (None, len(names)):
-        raise InputError(
-            f"{path} names {len(names)} novel classes, but data.num_novel is {num_novel}. Correct "
-            "one of them."
-        )
-    return names
 
 
 def list_photos(folder: Path) -> Listing:
@@ -204,23 +196,13 @@ def list_photos(folder: Path) -> Listing:
         InputError: when there is none, or one in a format that is not read.
     """
     photos = list_files(folder, PHOTOS, LAYOUT)
-    expected = f"Expected photos that end in {', '.join(PHOTOS)}"
-    if other := sorted(
-        path.name for path in list_files(folder, OTHER_PHOTOS, LAYOUT).files.values()
-    ):
+    other = sorted(path.name for path in list_files(folder, OTHER_PHOTOS, LAYOUT).files.values())
+    if other or not photos.files:
+        found = "no picture"
+        if other:
+            found = f"{len(other)} pictures in another format (first: {other[0]})"
         raise InputError(
-            f"{folder} holds {len(other)} pictures in another format (first: {other[0]}). "
-            f"{expected}: convert them."
+            f"{folder} holds {found}. Expected photos that end in {', '.join(PHOTOS)}: "
+            "convert them, or add some."
         )
-    if not photos.files:
-        raise InputError(f"{folder} holds no picture. {expected}: add some.")
     return photos
-
-
-def list_masks(folder: Path) -> Listing:
-    return list_files(folder, (".png",), LAYOUT)
-
-
-def masks_of(photos: Listing, masks: Listing, advice: str) -> dict[str, Path]:
-    """The mask of each photo. Raises InputError, which ends in ``advice``, when one is missing."""
-    return masks.pick(sorted(photos.files), f"{photos.folder} holds", advice)

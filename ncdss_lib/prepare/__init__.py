@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
+
 from ncdss_lib.data.file_dataset import SALIENCY
 from ncdss_lib.system.errors import RunError
 
@@ -18,45 +20,40 @@ def writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & anybody)
 
 
-def refuse_read_only(data_root: Path) -> None:
+def refuse_read_only(folder: Path) -> None:
     """Raise RunError for a folder that is there and not :func:`writable`."""
-    if data_root.exists() and not writable(data_root):
-        raise _refused(data_root, "it is read-only")
+    if folder.exists() and not writable(folder):
+        raise _refused(folder, "it is read-only")
 
 
 @contextmanager
-def writing(data_root: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """What the disk refuses is a RunError that says what to do."""
     try:
         yield
     except OSError as error:
-        path = Path(error.filename or data_root)
+        path = Path(error.filename or folder)
         raise _refused(path, error.strerror or str(error)) from error
 
 
 def _refused(path: Path, reason: str) -> RunError:
     return RunError(
-        f"{path} cannot be written ({reason}). Make room, or give a folder that may be written to "
-        "with --data-root (and name the one with the archives with --sources); then run the same "
-        "command again."
+        f"{path} cannot be written ({reason}). Make room, or choose a folder that may be written "
+        "to: with --data-root (then --sources names the one with the archives), or for saliency "
+        "maps with --out. Then run the same command again."
     )
 
 
-def counts_table(columns: str, rows: Sequence[tuple[str, int, int]]) -> list[str]:
-    """Lines of a Markdown table that compares counts with the published ones.
+def counts_table(columns: Sequence[str], rows: Sequence[tuple[str | int, ...]]) -> str:
+    """A Markdown table that compares counts with the published ones.
 
     Args:
-        columns: heads of the first columns, "fold | list".
-        rows: cells of the first columns, likewise; our count; the published one.
+        columns: heads of the first columns.
+        rows: of each the cells of these columns, our count and the published one.
     """
-    lines = [
-        f"| {columns} | images | published | |",
-        "|" + "---|" * len(columns.split("|")) + "---:|---:|---|",
-    ]
-    for cells, ours, published in rows:
-        verdict = "equal" if ours == published else "differs"
-        lines.append(f"| {cells} | {ours:,} | {published:,} | {verdict} |")
-    return lines
+    table = pd.DataFrame(rows, columns=[*columns, "images", "published"])
+    table[""] = (table["images"] == table["published"]).map({True: "equal", False: "differs"})
+    return table.to_markdown(index=False, intfmt=",")
 
 
 def next_step(data_root: Path) -> list[str]:

@@ -9,8 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.error import HTTPError
@@ -19,7 +18,7 @@ from urllib.request import Request, urlopen
 from tqdm.auto import tqdm
 
 from ncdss_lib.prepare import refuse_read_only
-from ncdss_lib.system.errors import InputError, NCDSSError, RunError
+from ncdss_lib.system.errors import InputError, RunError
 
 BLOCK = 2**20  # bytes that are read at a time
 #: what the standard library raises for a damaged archive; RuntimeError for an encrypted one
@@ -44,10 +43,6 @@ class Part:
     md5: str | None
     members: tuple[str, ...]
 
-    def extracted_in(self, folder: Path) -> bool:
-        """Whether all members lie below a folder."""
-        return all((folder / member).exists() for member in self.members)
-
 
 def obtain(parts: Sequence[Part], data_root: Path, sources: Path, *, download: bool) -> list[Path]:
     """Find each part in ``sources`` or ``data_root``; extract archives into ``data_root``.
@@ -63,41 +58,41 @@ def obtain(parts: Sequence[Part], data_root: Path, sources: Path, *, download: b
             unsafe.
         RunError: a download or the disk failed.
     """
-    places = [sources, data_root] if sources != data_root else [data_root]
-    folders: dict[str, Path] = {}
-    archives: dict[str, Path] = {}
-    for part in parts:
-        for place in reversed(places):  # what is in the sources goes before
-            if part.extracted_in(place):
-                folders[part.name] = place
+    folders: dict[Part, Path] = {}
+    archives: dict[Part, Path] = {}
+    places = list(dict.fromkeys((data_root, sources)))
+    for place in places:  # what is in the sources goes before
+        for part in parts:
+            if all((place / member).exists() for member in part.members):
+                folders[part] = place
             if (place / part.archive).is_file():
-                archives[part.name] = place / part.archive
+                archives[part] = place / part.archive
 
     # all or nothing: what is missing is told before anything is extracted
-    packed = [part for part in parts if part.name not in folders]
-    missing = [part for part in packed if part.name not in archives]
+    packed = [part for part in parts if part not in folders]
+    missing = [part for part in packed if part not in archives]
     if missing and not download:
         raise _missing(parts, missing, places)
     if packed:
         refuse_read_only(data_root)
     for part in missing:
-        archives[part.name] = sources / part.archive
-        fetch(part.url, archives[part.name], part.md5)
+        archives[part] = sources / part.archive
+        fetch(part.url, archives[part], part.md5)
     for part in packed:
-        extract(archives[part.name], data_root, part.members)
-    return [folders.get(part.name, data_root) for part in parts]
+        extract(archives[part], data_root, part.members)
+    return [folders.get(part, data_root) for part in parts]
 
 
 def _missing(parts: Sequence[Part], missing: Sequence[Part], places: Sequence[Path]) -> InputError:
     found = ", ".join(part.name for part in parts if part not in missing) or "nothing"
     wanted = "; ".join(
-        f"{part.name}: {part.archive}, or extracted {', '.join(part.members)}" for part in missing
+        f"{part.archive} (from {part.url}), or extracted {', '.join(part.members)}"
+        for part in missing
     )
     return InputError(
         f"{' and '.join(part.name for part in missing)} missing ({found} found): looked in "
-        f"{' and '.join(map(str, places))} for {wanted}. Put it there (from "
-        f"{', '.join(part.url for part in missing)}), name its folder with --sources, or fetch it "
-        "with --download."
+        f"{' and '.join(map(str, places))} for {wanted}. Put it there, name its folder with "
+        "--sources, or fetch it with --download."
     )
 
 
@@ -110,39 +105,27 @@ def fetch(url: str, path: Path, md5: str | None = None) -> None:
             disk is full.
     """
     partial = path.with_name(f".{path.name}.partial")
-    by_hand = (
-        "Run the same command again to go on, or download it in another way, put it there as "
-        f"{path} and leave --download out."
-    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        expected = _download(url, partial)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(error, HTTPError):
-            reason = error
-            if error.code == 416:  # the partial file is no part of what the server has now
+        _download(url, partial)
+        if md5:
+            with open(partial, "rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+            if digest.hexdigest() != md5:
                 partial.unlink()
-        raise RunError(f"{url} cannot be downloaded to {path} ({reason}). {by_hand}") from error
-
-    # what was downloaded
-    size = partial.stat().st_size
-    if expected is not None and size != expected:
-        raise RunError(f"{url} ended after {size:,} of {expected:,} bytes. {by_hand}")
-    if md5:
-        with open(partial, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-        if digest.hexdigest() != md5:
-            partial.unlink()
-            raise RunError(
-                f"{url} gave a file with MD5 {digest.hexdigest()}. Expected {md5}; the file was "
-                f"removed. {by_hand}"
-            )
+                raise OSError(f"its MD5 is {digest.hexdigest()}, not {md5}; what came was removed")
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, HTTPError) and error.code == 416:
+            partial.unlink()  # it is no part of what the server has now
+        raise RunError(
+            f"{url} cannot be downloaded to {path} ({error}). Run the same command again to go on, "
+            f"or download it in another way, put it there as {path} and leave --download out."
+        ) from error
     partial.rename(path)
 
 
-def _download(url: str, partial: Path) -> int | None:
-    """Download to a file, or what it lacks. Returns the size of the whole, if the server tells."""
+def _download(url: str, partial: Path) -> None:
+    """Download to a file, or what it lacks; OSError where the file ends early."""
     start = partial.stat().st_size if partial.exists() else 0
     request = Request(url, headers={"User-Agent": "ncdss"})
     if start:
@@ -150,14 +133,15 @@ def _download(url: str, partial: Path) -> int | None:
     with urlopen(request, timeout=60) as response:
         if response.status != 206:  # the server sends all of it
             start = 0
-        length = response.headers["Content-Length"]
-        total = None if length is None else start + int(length)
-        bar = tqdm(desc=f"fetching {url}", initial=start, total=total, unit="B", unit_scale=True)
-        with open(partial, "ab" if start else "wb") as file, bar:
-            while block := response.read(BLOCK):
-                file.write(block)
-                bar.update(len(block))
-    return total
+        total = start + int(response.headers["Content-Length"] or 0)
+        bar = {"desc": f"fetching {url}", "initial": start, "total": total}
+        with (
+            open(partial, "ab" if start else "wb") as file,
+            tqdm.wrapattr(response, "read", **bar) as source,
+        ):
+            shutil.copyfileobj(source, file, BLOCK)
+    if (size := partial.stat().st_size) < total:
+        raise OSError(f"it ended after {size:,} of {total:,} bytes")
 
 
 # ------------------------------------------------------------------------------------- extraction
@@ -174,35 +158,22 @@ def extract(archive: Path, folder: Path, members: Sequence[str]) -> None:
     """
     partial = folder / f".{archive.name}.partial"
     unpack = _unpack_zip if archive.suffix == ".zip" else _unpack_tar
-    with _archive_errors(archive, folder):
-        try:
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            partial.mkdir(parents=True)
-            unpack(archive, partial, members)
-            for member in members:
-                if not (partial / member).exists():
-                    raise InputError(
-                        f"{archive} holds no {member}. Expected {', '.join(members)}: is it the "
-                        "right archive?"
-                    )
-            for member in members:
-                if not (folder / member).exists():
-                    (folder / member).parent.mkdir(parents=True, exist_ok=True)
-                    (partial / member).rename(folder / member)
-        finally:
-            with suppress(OSError):
-                shutil.rmtree(partial)
-
-
-@contextmanager
-def _archive_errors(archive: Path, folder: Path) -> Iterator[None]:
-    """Tell a damaged archive, an InputError, from a disk that refuses, a RunError."""
     try:
-        yield
-    except NCDSSError:
-        raise
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        partial.mkdir(parents=True)
+        unpack(archive, partial, members)
+        for member in members:
+            if not (partial / member).exists():
+                raise InputError(
+                    f"{archive} holds no {member}. Expected {', '.join(members)}: is it the right "
+                    "archive?"
+                )
+        for member in members:
+            if not (folder / member).exists():
+                (folder / member).parent.mkdir(parents=True, exist_ok=True)
+                (partial / member).rename(folder / member)
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # gzip's errors have none
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; gzip's have none
             raise RunError(
                 f"{archive} cannot be extracted to {folder} ({error.strerror}). Make room there, "
                 "or choose another --data-root."
@@ -212,6 +183,8 @@ def _archive_errors(archive: Path, folder: Path) -> Iterator[None]:
             f"{archive} cannot be read to its end ({reason}). Expected the complete archive; "
             "nothing was extracted. Remove it and get it again."
         ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _unpack_tar(archive: Path, partial: Path, members: Sequence[str]) -> None:

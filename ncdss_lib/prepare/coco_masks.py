@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from ncdss_lib.data.coco20i import (
     Coco20i,
     published_counts,
 )
-from ncdss_lib.data.image_files import in_threads, write_list
+from ncdss_lib.data.image_files import check_size, in_threads, picture_size, write_list
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import classes_in, read_labels, write_labels
 from ncdss_lib.data.splits import images_with
@@ -36,8 +36,6 @@ from ncdss_lib.prepare.coco_annotations import (
     SPLITS,
     Picture,
     Pictures,
-    Thing,
-    check_size,
     read_annotations,
 )
 from ncdss_lib.system.errors import InputError, did_you_mean
@@ -81,7 +79,7 @@ def published_mask(picture: Picture) -> np.ndarray:
     """
     mask = np.zeros((picture.height, picture.width), np.uint8)
     for thing in picture.things:
-        if not thing.crowd and thing.polygons and len(thing.polygons[0]):
+        if thing.has_first_polygon:
             corners = thing.polygons[0].astype(np.int32)
             cv2.fillPoly(mask, [corners], (picture.labels[thing.category_id],))
     return mask
@@ -96,29 +94,21 @@ def complete_mask(picture: Picture) -> np.ndarray:
     """
     drawn = []
     for thing in picture.things:
-        rle = to_rle(thing, picture.height, picture.width)
+        rle = thing.encoding(picture.height, picture.width)
         if rle is not None:
             drawn.append((thing, rle))
     # crowds first, then large objects before small ones
-    drawn.sort(key=lambda pair: (not pair[0].crowd, -int(rle_masks.area(pair[1]))))
+    drawn.sort(key=lambda pair: (not pair[0].iscrowd, -int(rle_masks.area(pair[1]))))
 
     mask = np.zeros((picture.height, picture.width), np.uint8, order="F")  # as the encodings
     for thing, rle in drawn:
-        label = IGNORE if thing.crowd else picture.labels[thing.category_id]
+        label = IGNORE if thing.iscrowd else picture.labels[thing.category_id]
         np.copyto(mask, label, where=rle_masks.decode(rle).view(bool))
     return np.ascontiguousarray(mask)
 
 
-def to_rle(thing: Thing, height: int, width: int) -> dict[str, Any] | None:
-    """pycocotools' encoding of an annotation; None where no polygon has three points or more."""
-    if thing.rle is not None:
-        compressed = isinstance(thing.rle["counts"], str)
-        return thing.rle if compressed else rle_masks.frPyObjects(thing.rle, height, width)
-    polygons = [polygon.ravel() for polygon in thing.polygons if len(polygon) >= 3]
-    return rle_masks.merge(rle_masks.frPyObjects(polygons, height, width)) if polygons else None
-
-
-RULES: dict[str, Callable[[Picture], np.ndarray]] = {
+Kind = Literal["published", "complete"]
+RULES: dict[Kind, Callable[[Picture], np.ndarray]] = {
     "published": published_mask,
     "complete": complete_mask,
 }
@@ -131,7 +121,7 @@ def prepare(
     *,
     sources: Path | None = None,
     download: bool = False,
-    masks: Sequence[str] = ("published", "complete"),
+    masks: Sequence[Kind] = ("published", "complete"),
 ) -> str:
     """Draw the masks, write the lists, verify both, and count.
 
@@ -155,8 +145,6 @@ def prepare(
         RunError: a download or the disk failed.
     """
     data_root = Path(data_root).expanduser()
-    if not masks:
-        raise InputError("no masks asked for: name one kind.")
     for kind in masks:
         if kind not in RULES:
             raise InputError(f"unknown masks {kind!r}: {did_you_mean(kind, RULES)}")
@@ -164,10 +152,10 @@ def prepare(
         _refuse_foreign(data_root, masks)
         _link_parts(data_root, Path(sources or data_root).expanduser(), download)
         pictures, odd, digests = read_annotations(data_root)
-        for split in SPLITS:
-            in_threads(check_size, list(pictures[split].values()), "checking photos")
+        everything = pictures["train"] | pictures["val"]
+        in_threads(_check_photo, list(everything.values()), "checking photos")
         key = fingerprint([RULES_VERSION, digests])
-        presence = [_draw(data_root / f"masks_{kind}", kind, pictures, key) for kind in masks]
+        presence = [_draw(data_root / f"masks_{kind}", kind, everything, key) for kind in masks]
         lists = make_lists(presence[0], pictures)
         _write_lists(data_root / "sets", lists, fingerprint([key, masks[0]]))
     return _summary(data_root, masks, lists, odd)
@@ -189,6 +177,13 @@ def make_lists(presence: Mapping[str, tuple[int, ...]], pictures: Pictures) -> L
     return lists
 
 
+def _check_photo(picture: Picture) -> None:
+    """Compare the size of a photo with its annotations'; only the header is read."""
+    expected = (picture.width, picture.height)
+    found = picture_size(picture.path)
+    check_size(picture.path, found, expected, "its annotations", "get the image again")
+
+
 # ---------------------------------------------------------------------------------------- folders
 def _link_parts(data_root: Path, sources: Path, download: bool) -> None:
     """Have photos and annotations below ``data_root``: extracted, or as links to where they are."""
@@ -204,7 +199,7 @@ def _link_parts(data_root: Path, sources: Path, download: bool) -> None:
                 link.symlink_to((folder / member).resolve())
 
 
-def _refuse_foreign(data_root: Path, masks: Sequence[str]) -> None:
+def _refuse_foreign(data_root: Path, masks: Sequence[Kind]) -> None:
     for name in (*(f"masks_{kind}" for kind in masks), "sets"):
         folder = data_root / name
         if folder.exists() and manifest(folder).get("made_by") != MADE_BY:
@@ -214,8 +209,10 @@ def _refuse_foreign(data_root: Path, masks: Sequence[str]) -> None:
             )
 
 
-def _draw(folder: Path, kind: str, pictures: Pictures, key: str) -> dict[str, tuple[int, ...]]:
-    """Draw the masks of one kind that are not there yet, and read back those that are.
+def _draw(
+    folder: Path, kind: Kind, pictures: Mapping[str, Picture], key: str
+) -> dict[str, tuple[int, ...]]:
+    """Draw the masks of one kind that are not there yet, and read all of them back.
 
     Returns:
         Stem -> classes in its mask.
@@ -229,24 +226,19 @@ def _draw(folder: Path, kind: str, pictures: Pictures, key: str) -> dict[str, tu
         stem, picture = item
         path = into / f"{stem}.png"
         if not path.exists():
-            mask = RULES[kind](picture)
             with whole_file(path) as draft:
-                write_labels(draft, mask)
-            return classes_in(mask)
+                write_labels(draft, RULES[kind](picture))
         mask = read_labels(path)
-        if mask.shape != (picture.height, picture.width):
-            raise InputError(
-                f"{path} has not the size of {picture.path}. Expected what was drawn: remove "
-                f"{into} and run again."
-            )
+        expected = (picture.width, picture.height)
+        advice = f"remove {into} and run again"
+        check_size(path, mask.shape[::-1], expected, picture.path, advice)
         return classes_in(mask)
 
-    everything = {**pictures["train"], **pictures["val"]}
-    classes = in_threads(classes_of, list(everything.items()), f"drawing {kind} masks")
+    classes = in_threads(classes_of, list(pictures.items()), f"drawing {kind} masks")
     if not current:
         about = {"made_by": MADE_BY, "key": key, "masks": MASKS_NOTE[kind]}
         commit_folder(into, folder, about)
-    return dict(zip(everything, classes, strict=True))
+    return dict(zip(pictures, classes, strict=True))
 
 
 def _write_lists(sets: Path, lists: Lists, key: str) -> None:
@@ -258,12 +250,12 @@ def _write_lists(sets: Path, lists: Lists, key: str) -> None:
     commit_folder(partial, sets, {"made_by": MADE_BY, "key": key})
 
 
-def _summary(data_root: Path, masks: Sequence[str], lists: Lists, odd: Mapping[str, int]) -> str:
+def _summary(data_root: Path, masks: Sequence[Kind], lists: Lists, odd: Mapping[str, int]) -> str:
     train = len(lists["train2014"])
     val = len(lists["val2014"])
-    rows = [
-        (" | train | all", train, published_counts(0)["train"]["union"]),
-        (" | val | all", val, published_counts(0)["val"]["union"]),
+    rows: list[tuple[str | int, ...]] = [
+        ("", "train", "all", train, published_counts(0)["train"]["union"]),
+        ("", "val", "all", val, published_counts(0)["val"]["union"]),
     ]
     for fold in FOLDS:
         for split, published in published_counts(fold).items():
@@ -271,16 +263,16 @@ def _summary(data_root: Path, masks: Sequence[str], lists: Lists, odd: Mapping[s
             novel = lists[f"fold{fold}/{split}/novel"]
             both = set(base) & set(novel)
             for name, stems in (("base", base), ("novel", novel), ("overlap", both)):
-                rows.append((f"{fold} | {split} | {name}", len(stems), published[name]))
-    kind: Literal["published", "complete"] = "published" if "published" in masks else "complete"
-    kinds = "; ".join(MASKS_NOTE[kind] for kind in masks)
+                rows.append((fold, split, name, len(stems), published[name]))
+    data = Coco20i(data_root, needs_saliency=False, masks=masks[0])
     lines = [
         f"# COCO-20i in {data_root}",
         "",
         f"Verified: {train:,} training and {val:,} validation images with masks of their size: "
-        f"{kinds}. The lists of the folds count classes in the {masks[0]} masks.",
+        f"{'; '.join(MASKS_NOTE[kind] for kind in masks)}. The lists of the folds count classes in "
+        f"the {masks[0]} masks.",
         "",
-        *counts_table("fold | split | list", rows),
+        counts_table(("fold", "split", "list"), rows),
         "",
         "- Fine-tuning takes the `base` images that are not `novel`; base training takes all of "
         '`base`, so it sees ground truth of the `overlap`, which is "unlabelled" later. '
@@ -288,7 +280,7 @@ def _summary(data_root: Path, masks: Sequence[str], lists: Lists, odd: Mapping[s
         "- The folds are contiguous in COCO's list of categories, unlike those of few-shot "
         "segmentation: do not compare figures across.",
         *(f"- {times:,} {what}." for what, times in odd.items() if times),
-        *(f"- {line}." for line in Coco20i(data_root, needs_saliency=False, masks=kind).left_out),
+        *(f"- {line}." for line in data.left_out),
         *next_step(data_root),
     ]
     return "\n".join(lines) + "\n"

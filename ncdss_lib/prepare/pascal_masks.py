@@ -15,10 +15,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.io import loadmat
 
+from ncdss_lib.data.file_dataset import refuse_unknown_ids
 from ncdss_lib.data.image_files import (
     check_size,
     in_threads,
@@ -28,7 +30,7 @@ from ncdss_lib.data.image_files import (
     write_list,
 )
 from ncdss_lib.data.label_space import IGNORE
-from ncdss_lib.data.masks import classes_in, read_labels, write_labels
+from ncdss_lib.data.masks import read_labels, write_labels
 from ncdss_lib.data.pascal5i import FOLDS, MASKS, VOC_CLASSES, Pascal5i, published_counts
 from ncdss_lib.data.splits import images_with, label_space
 from ncdss_lib.prepare import counts_table, next_step, refuse_read_only, writable, writing
@@ -62,7 +64,7 @@ SBD = Part(
 VOC_LAYOUT = "VOC 2012 as distributed: " + ", ".join(VOC.members)
 SBD_LAYOUT = "SBD as distributed: " + ", ".join(SBD.members)
 
-VOC_MASKS = "SegmentationClass"
+VOC_MASKS: Literal["SegmentationClass"] = "SegmentationClass"
 MADE = ("images", MASKS, VOC_MASKS, "sets")  # the lists last: with them the layout is complete
 NEEDED = ("images", MASKS, "sets/trainaug.txt", "sets/val.txt")
 PARTIAL = ".pascal5i.partial"
@@ -96,7 +98,9 @@ def prepare(data_root: Path, *, sources: Path | None = None, download: bool = Fa
             _move_into_place(data_root)
         if all((data_root / name).exists() for name in NEEDED):
             data = Pascal5i(data_root, needs_saliency=False)
-            _verify(data)
+            data.presence()
+            own = Pascal5i(data_root, val_masks=VOC_MASKS, needs_saliency=False)
+            in_threads(own.verified, own.val_ids, f"reading {VOC_MASKS}")
         else:
             _refuse_half(data_root)
             voc, sbd = obtain((VOC, SBD), data_root, sources, download=download)
@@ -146,18 +150,15 @@ def _build(data_root: Path, voc: Path, sbd: Path) -> tuple[Pascal5i, str]:
     voc_ids = {*voc_train, *val}
 
     # their masks, VOC's wherever it has one, and their photos
-    from_voc = list_files(voc / VOC_MASKS, (".png",), VOC_LAYOUT).files
-    if lost := sorted(voc_ids - set(from_voc)):
-        raise InputError(
-            f"{voc / VOC_MASKS} lacks {len(lost)} masks of {sets} (first: {lost[0]}.png). Get VOC "
-            "2012 again."
-        )
+    again = "Get VOC 2012 again."
+    voc_masks = list_files(voc / VOC_MASKS, (".png",), VOC_LAYOUT)
+    voc_masks.pick(sorted(voc_ids), f"{sets} lists", again)
+    from_voc = voc_masks.files
     named = f"beside VOC's own masks, the lists in {sbd} need those of"
     others = [i for i in ids if i not in from_voc]
     from_sbd = list_files(sbd / "cls", (".mat",), SBD_LAYOUT).pick(others, named, "Get SBD again.")
-    named = f"{sbd} and {sets} list"
     listing = list_files(voc / "JPEGImages", (".jpg",), VOC_LAYOUT)
-    photos = listing.pick(ids, named, "Get VOC 2012 again.")
+    photos = listing.pick(ids, f"{sbd} and {sets} list", again)
 
     def write(image_id: str) -> None:
         if image_id in from_sbd:
@@ -166,7 +167,9 @@ def _build(data_root: Path, voc: Path, sbd: Path) -> tuple[Pascal5i, str]:
         else:
             path = from_voc[image_id]
             mask = read_labels(path)
-        _check(mask, path, photos[image_id])
+        refuse_unknown_ids(path, mask, len(VOC_CLASSES), "restore the file")
+        photo = photos[image_id]
+        check_size(path, mask.shape[::-1], picture_size(photo), photo, "restore the pair")
         write_labels(partial / MASKS / f"{image_id}.png", mask)
         if image_id in voc_ids:
             write_labels(partial / VOC_MASKS / f"{image_id}.png", mask)
@@ -214,17 +217,6 @@ def read_sbd_mask(path: Path) -> np.ndarray:
     return mask
 
 
-def _check(mask: np.ndarray, path: Path, photo: Path) -> None:
-    """Raise InputError unless a mask has known ids and the size of its photo."""
-    if unknown := [c for c in classes_in(mask) if c > len(VOC_CLASSES)]:
-        raise InputError(
-            f"{path} holds label ids {unknown}. Expected 0..{len(VOC_CLASSES)} and {IGNORE} "
-            "(ignore): restore the file."
-        )
-    height, width = mask.shape
-    check_size(path, (width, height), picture_size(photo), photo, "restore the pair")
-
-
 def _link(source: Path, target: Path) -> None:
     """Hard-link a file, or copy it where the file system cannot link."""
     try:
@@ -251,50 +243,40 @@ def _move_into_place(data_root: Path) -> None:
     shutil.rmtree(data_root / PARTIAL)
 
 
-# --------------------------------------------------------------------------------- what is there
-def _verify(data: Pascal5i) -> None:
-    """Check all masks, and ``SegmentationClass`` where there is one."""
-    data.presence()
-    if (data.root / VOC_MASKS).is_dir():
-        own = Pascal5i(data.root, val_masks="SegmentationClass", needs_saliency=False)
-        in_threads(own.verified, own.val_ids, f"reading {VOC_MASKS}")
-
-
+# ------------------------------------------------------------------------------------- the summary
 def _write_fold_lists(sets: Path, lists: FoldLists) -> str:
-    """Write ``sets/foldF`` where absent and allowed.
+    """Write the lists ``sets/foldF`` that are absent, where that is allowed.
 
     Returns:
         A sentence on what was done, and which lists say something else.
     """
-    # lists that are there stay; where they differ, that is told
-    absent = [fold for fold in lists if not (sets / f"fold{fold}").exists()]
+    absent: dict[Path, list[str]] = {}
     other = []
-    for fold in lists:
-        for name, ids in lists[fold].items():
+    for fold, of_fold in lists.items():
+        for name, ids in of_fold.items():
             path = sets / f"fold{fold}" / f"{name}.txt"
-            if fold not in absent and not (path.is_file() and path.read_text().split() == ids):
+            if not path.exists():
+                absent[path] = ids
+            elif path.read_text().split() != ids:
                 other.append(f"fold{fold}/{name}.txt")
     note = ""
     if other:
         others = ", ".join(other)
         note = f" In {sets}, {others} say something else than the masks; runs do not read them."
-
-    # absent ones appear whole
     if absent and not writable(sets):
         reason = f"{sets} is read-only. Runs do not need them."
         return f"The lists of the folds were not written: {reason}{note}"
-    for fold in absent:
-        partial = sets / f".fold{fold}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        for name, ids in lists[fold].items():
-            write_list(partial / f"{name}.txt", ids)
-        partial.rename(sets / f"fold{fold}")
+    for path, ids in absent.items():
+        write_list(path, ids)
     state = "Lists written" if absent else "Lists there"
     return f"{state}: {sets}/fold{{0..4}}/{{{','.join(lists[0])}}}.txt.{note}"
 
 
 def _summary(data_root: Path, data: Pascal5i, lists: FoldLists, note: str) -> str:
-    rows = [(" | trainaug", len(data.train_ids), 10_582), (" | val", len(data.val_ids), 1_449)]
+    rows: list[tuple[str | int, ...]] = [
+        ("", "trainaug", len(data.train_ids), 10_582),
+        ("", "val", len(data.val_ids), 1_449),
+    ]
     shared = []
     for fold, of_fold in lists.items():
         counts = {name: len(ids) for name, ids in of_fold.items()}
@@ -302,14 +284,14 @@ def _summary(data_root: Path, data: Pascal5i, lists: FoldLists, note: str) -> st
         counts["base_train_and_novel"] = both
         shared.append(both)
         for name, published in published_counts(fold).items():
-            rows.append((f"{fold} | {name}", counts[name], published))
+            rows.append((fold, name, counts[name], published))
     lines = [
         f"# PASCAL-5i in {data_root}",
         "",
         f"Verified: {len(data.train_ids):,} training and {len(data.val_ids):,} validation images, "
         f"each with a mask of its size that holds 0..{len(VOC_CLASSES)} and {IGNORE} only. {note}",
         "",
-        *counts_table("fold | list", rows),
+        counts_table(("fold", "list"), rows),
         "",
         f"- `base_train_and_novel`: {min(shared):,} to {max(shared):,} images a fold are in the "
         'published base-training list *and* are "unlabelled" novel images later, so the base model '

@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import shutil
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,11 +34,10 @@ from ncdss_lib.data.image_files import (
 )
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.masks import read_labels
-from ncdss_lib.prepare import writable
-from ncdss_lib.prepare.saliency_networks import SoftMap, load_model
+from ncdss_lib.prepare import refuse_read_only
+from ncdss_lib.prepare.saliency_networks import load_model
 from ncdss_lib.system import folders
-from ncdss_lib.system.errors import InputError, RunError
-from ncdss_lib.system.folders import whole_file
+from ncdss_lib.system.errors import InputError
 
 MAKER = "ncdss prepare saliency"
 ROWS = "maps.csv"
@@ -58,6 +54,7 @@ class Row(NamedTuple):
 
 
 Rows = dict[str, Row]  # by stem
+Paths = Mapping[str, Path]  # by stem
 
 
 def prepare(
@@ -104,9 +101,13 @@ def prepare(
         expected = "Expected .jpg, .jpeg or .png files"
         raise InputError(f"{images} holds no picture. {expected}: correct --data-root or --images.")
     ready = _ready_maps(maps, images, pictures) if maps else {}
-    inputs = Inputs(pictures, ready, _truth(data_root, images, pictures))
+    truth = _truth(data_root, images, pictures)
     _refuse_foreign_files(out)
-    digests = in_threads(inputs.verified_digest, list(pictures), "checking pictures")
+
+    def digest_of(stem: str) -> str:
+        return _verified_digest(pictures[stem], ready.get(stem), truth.get(stem))
+
+    digests = in_threads(digest_of, list(pictures), "checking pictures")
     sources = dict(zip(pictures, digests, strict=True))
 
     # the maps, unless they are there
@@ -116,19 +117,17 @@ def prepare(
         "min_area": min_area,
     }
     with folders.one_at_a_time(out.parent, out.name):
-        rows = _rows(out) if _manifest(out).get("settings") == settings else {}
+        rows = _rows(out) if folders.manifest(out).get("settings") == settings else {}
         kept = len(sources)
-        began = time.monotonic()
         if {stem: row.source for stem, row in rows.items()} != sources:
-            _refuse_read_only(out)
-            network = None if maps else load_model(model)
+            refuse_read_only(out)
+            refuse_read_only(out.parent)
+            soft_map = _ready(ready) if maps else _of_network(model, pictures)
             with folders.disk_errors("the saliency maps", out):
-                rows, kept = _make(out, settings, sources, inputs, network, earlier=rows)
-    seconds = (time.monotonic() - began) / max(1, len(sources) - kept)
+                rows, kept = _make(out, settings, sources, soft_map, earlier=rows)
 
     # what to tell of them
     found = [row.share for row in rows.values() if row.share > 0]
-    again = "" if kept == len(rows) else f"; the others took {seconds:.2f} s each"
     nothing = f"nothing salient over {min_area:.2%} of the image"
     table = {
         "pictures": f"{len(rows)}, from {images}",
@@ -136,17 +135,17 @@ def prepare(
         "without a map": f"{len(rows) - len(found)}: {nothing}",
         "made from": f"{len(ready)} ready maps in {maps}" if maps else model,
         "threshold": f"above {threshold:g}",
-        "kept from before": f"{kept}{again}",
+        "kept from before": kept,
         "salient share of an image": f"mean {sum(found) / len(rows):.1%}",
     }
     if maps and len(ready) < len(rows):
         lacking = len(rows) - len(ready)
         table["pictures without a ready map"] = f"{lacking}: taken as nothing salient"
-    if listing.left_out:
-        table["left out"] = f"{listing.left_out}, in {images}"
-    if inputs.truth:
-        ious = [agreement(out / f"{stem}.png", path) for stem, path in inputs.truth.items()]
-        folder = next(iter(inputs.truth.values())).parent.name
+    if listing.note:
+        table["not read"] = listing.note[0]
+    if truth:
+        ious = [agreement(out / f"{stem}.png", path) for stem, path in truth.items()]
+        folder = next(iter(truth.values())).parent.name
         scores = f"mean {np.mean(ious):.3f}, median {np.median(ious):.3f}"
         table[f"foreground IoU with {folder}"] = f"{scores} over {len(ious)} images"
     lines = [f"| {name} | {value} |" for name, value in table.items()]
@@ -210,38 +209,32 @@ def read_map(path: Path) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------- what goes in
-@dataclass(frozen=True)
-class Inputs:
-    """What maps are made from and compared with: files by stem, sorted."""
+def _verified_digest(image: Path, ready: Path | None, truth: Path | None) -> str:
+    """SHA-256 of what a map is made from; every file of the picture is decoded.
 
-    pictures: Mapping[str, Path]
-    ready: Mapping[str, Path]  # ready maps, of some pictures
-    truth: Mapping[str, Path]  # masks, of some pictures
+    Raises:
+        InputError: for a file that cannot be read, or is not of the picture's size.
+    """
+    height, width = read_image(image).shape[:2]
+    advice = "restore the file that belongs to the picture, or resize it"
+    for path, read in ((ready, read_map), (truth, read_labels)):
+        if path:
+            check_size(path, read(path).shape[::-1], (width, height), image, advice)
+    parts = [path.read_bytes() for path in (image, ready) if path]
+    digests = [hashlib.sha256(part).digest() for part in parts]
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
-    def verified_digest(self, stem: str) -> str:
-        """SHA-256 of what a map is made from; every file of the picture is decoded.
 
-        Raises:
-            InputError: for a file that cannot be read, or is not of the picture's size.
-        """
-        image = self.pictures[stem]
-        height, width = read_image(image).shape[:2]
-        advice = "restore the file that belongs to the picture, or resize it"
-        for paths, read in ((self.ready, read_map), (self.truth, read_labels)):
-            if stem in paths:
-                size = read(paths[stem]).shape[::-1]
-                check_size(paths[stem], size, (width, height), image, advice)
-        parts = [path.read_bytes() for path in (image, self.ready.get(stem)) if path]
-        digests = [hashlib.sha256(part).digest() for part in parts]
-        return hashlib.sha256(b"".join(digests)).hexdigest()
+def _of_network(model: str, pictures: Paths) -> Callable[[str], np.ndarray]:
+    """What gives the soft map of a picture by its stem, float32 [H, W] in 0..1."""
+    network = load_model(model)
+    return lambda stem: network(Image.fromarray(read_image(pictures[stem])))
 
-    def soft_map(self, stem: str, network: SoftMap | None) -> np.ndarray:
-        """Saliency of a picture, float32 [H, W] in 0..1: a network's or, without one, ready."""
-        if network:
-            return network(Image.fromarray(read_image(self.pictures[stem])))
-        if stem in self.ready:
-            return read_map(self.ready[stem])
-        return np.zeros((1, 1), np.float32)
+
+def _ready(maps: Paths) -> Callable[[str], np.ndarray]:
+    """The same of ready maps; where there is none, nothing is salient."""
+    nothing = np.zeros((1, 1), np.float32)
+    return lambda stem: read_map(maps[stem]) if stem in maps else nothing
 
 
 def _folder(path: Path, option: str) -> Path:
@@ -249,11 +242,6 @@ def _folder(path: Path, option: str) -> Path:
     if not path.is_dir():
         raise InputError(f"{path} is not a folder. Expected one with pictures: correct {option}.")
     return path
-
-
-def _listed(folder: Path, suffixes: tuple[str, ...], expected: str) -> dict[str, Path]:
-    """The files of a folder by stem, sorted."""
-    return dict(sorted(list_files(folder, suffixes, expected).files.items()))
 
 
 def _pictures_of(data_root: Path) -> Path:
@@ -278,28 +266,30 @@ def _check_options(model: str, maps: Path | None, threshold: float, min_area: fl
         )
 
 
-def _ready_maps(maps: Path, images: Path, pictures: Mapping[str, Path]) -> dict[str, Path]:
+def _ready_maps(maps: Path, images: Path, pictures: Paths) -> dict[str, Path]:
     """The ready maps that belong to a picture."""
-    found = _listed(_folder(maps, "--maps"), (".png",), "saliency maps, STEM.png")
-    ready = {stem: path for stem, path in found.items() if stem in pictures}
+    ready = _pngs_of(pictures, _folder(maps, "--maps"))
     if not ready:
-        example = min(found.values()).name if found else "there is none"
         raise InputError(
-            f"none of the {len(found)} maps in {maps} (first: {example}) has the name of one of "
-            f"the {len(pictures)} pictures in {images} (first: {min(pictures.values()).name}). "
-            "Expected a PNG with the stem of its picture: rename the maps, or correct --maps or "
-            "--images."
+            f"no file in {maps} has the name of one of the {len(pictures)} pictures in {images} "
+            f"(first: {min(pictures.values()).name}). Expected a PNG with the stem of its picture: "
+            "rename the maps, or correct --maps or --images."
         )
     return ready
 
 
-def _truth(data_root: Path, images: Path, pictures: Mapping[str, Path]) -> dict[str, Path]:
+def _truth(data_root: Path, images: Path, pictures: Paths) -> dict[str, Path]:
     """Masks of the pictures. ``unlabelled`` ones have none, even where stems are the same."""
     for name in TRUTH:
         if images.name != "unlabelled" and (data_root / name).is_dir():
-            masks = _listed(data_root / name, (".png",), "masks, STEM.png")
-            return {stem: masks[stem] for stem in pictures if stem in masks}
+            return _pngs_of(pictures, data_root / name)
     return {}
+
+
+def _pngs_of(pictures: Paths, folder: Path) -> dict[str, Path]:
+    """The PNGs with the stem of a picture."""
+    files = list_files(folder, (".png",), "one PNG for each picture, STEM.png").files
+    return {stem: files[stem] for stem in pictures if stem in files}
 
 
 # --------------------------------------------------------------------------------- what comes out
@@ -307,8 +297,7 @@ def _make(
     out: Path,
     settings: dict[str, Any],
     sources: dict[str, str],
-    inputs: Inputs,
-    network: SoftMap | None,
+    soft_map: Callable[[str], np.ndarray],
     *,
     earlier: Rows,
 ) -> tuple[Rows, int]:
@@ -332,22 +321,21 @@ def _make(
             if row.share:
                 shutil.copyfile(out / f"{stem}.png", partial / f"{stem}.png")
     kept = len(rows)
-    _write_rows(partial, rows)
 
     # the others, each written down when it is finished
     missing = [stem for stem in sources if stem not in rows]
     bar = tqdm(missing, "saliency maps", initial=kept, total=len(sources), unit="image")
     with (partial / ROWS).open("a", **TEXT) as log:
+        log.write("\n")  # after a line that was cut
         for stem in bar:
-            soft = inputs.soft_map(stem, network)
-            mask = salient_pixels(soft, settings["threshold"], settings["min_area"])
+            mask = salient_pixels(soft_map(stem), settings["threshold"], settings["min_area"])
             if mask.any():
                 Image.fromarray(mask.astype(np.uint8)).save(partial / f"{stem}.png")
             rows[stem] = Row(float(mask.mean()), sources[stem])
             csv.writer(log).writerow((stem, *rows[stem]))
             log.flush()
-    rows = {stem: rows[stem] for stem in sources}
-    _write_rows(partial, rows)
+    with folders.whole_file(partial / ROWS) as draft, draft.open("w", **TEXT) as table:
+        csv.writer(table).writerows((stem, *rows[stem]) for stem in sources)
     about = {"maker": MAKER, "settings": settings, "images": len(rows)}
     folders.commit_folder(partial, out, {**about, "fingerprint": folders.fingerprint(sources)})
     return rows, kept
@@ -375,49 +363,15 @@ def _still_valid(rows: Rows, sources: Mapping[str, str]) -> Rows:
     return {stem: row for stem, row in rows.items() if row.source == sources.get(stem)}
 
 
-def _write_rows(folder: Path, rows: Rows) -> None:
-    with whole_file(folder / ROWS) as draft, draft.open("w", **TEXT) as table:
-        csv.writer(table).writerows((stem, *row) for stem, row in rows.items())
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder that this command made, or an empty one."""
-    try:
-        manifest = folders.manifest(folder)
-    except (OSError, json.JSONDecodeError):
-        return {}
-    ours = isinstance(manifest, dict) and manifest.get("maker") == MAKER
-    return manifest if ours else {}
-
-
 def _refuse_foreign_files(out: Path) -> None:
     """The folder of the maps is replaced as a whole, so it must hold nothing else."""
-    above = _nearest(out)
-    if not above.is_dir():
-        expected = "Expected a folder for the maps: choose another place with --out."
-        raise InputError(f"{above} is a file. {expected}")
-    if not out.is_dir():
-        return
-    ours = (
-        {folders.MANIFEST, ROWS, *(f"{stem}.png" for stem in _rows(out))} if _manifest(out) else ()
-    )
-    names = sorted(path.name for path in out.iterdir() if path.name[0] != ".")
+    folders.refuse_file(out, "--out")
+    ours = set()
+    if folders.manifest(out).get("maker") == MAKER:
+        ours = {folders.MANIFEST, ROWS, *(f"{stem}.png" for stem in _rows(out))}
+    names = sorted(path.name for path in out.glob("[!.]*"))
     if foreign := [name for name in names if name not in ours]:
         raise InputError(
             f"{out} holds {len(foreign)} files that `{MAKER}` did not write (first: {foreign[0]}), "
             "and would be replaced as a whole. Move them away, or choose another folder with --out."
         )
-
-
-def _refuse_read_only(out: Path) -> None:
-    for folder in (_nearest(out), _nearest(out.parent)):
-        if not writable(folder):
-            raise RunError(
-                f"the saliency maps cannot be written to {out}: {folder} is read-only. Choose "
-                "another folder with --out."
-            )
-
-
-def _nearest(path: Path) -> Path:
-    """The path, or what is there of it."""
-    return next(above for above in (path, *path.parents) if above.exists())

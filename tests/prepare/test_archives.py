@@ -209,13 +209,13 @@ def test_a_download_goes_on_where_it_stopped(site: tuple[str, list], content: Pa
 
 def test_a_download_that_ends_early_is_no_file(site: tuple[str, list], content: Path, out: Path) -> None:
     (content / "short.bin").write_bytes(bytes(1000))
-    with pytest.raises(RunError, match=r"short.bin (ended after 500 of 1,000 bytes|cannot be downloaded).*Run the same command again"):
+    with pytest.raises(RunError, match=r"short.bin cannot be downloaded .*(500|IncompleteRead).*Run the same command again"):
         fetch(f"{site[0]}/short.bin", out / "short.bin")
     assert tree(out) == [".short.bin.partial"]
 
 
 def test_a_wrong_checksum_removes_the_file(site: tuple[str, list], out: Path) -> None:
-    with pytest.raises(RunError, match=r"gave a file with MD5 \w+. Expected 0123"):
+    with pytest.raises(RunError, match=r"cannot be downloaded .*\(its MD5 is \w+, not 0123; what came was removed\)"):
         fetch(f"{site[0]}/top/other/c.bin", out / "c.bin", "0123")
     assert tree(out) == []
 

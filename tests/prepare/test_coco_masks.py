@@ -128,7 +128,7 @@ def test_run_length_encoded_objects(root: Path) -> None:
     for stem, label in ((STEM(9), 7), (STEM(2), 8)):
         np.testing.assert_array_equal(read(root / "masks_complete" / f"{stem}.png"), np.where(region, label, 0))
         assert not read(root / "masks_published" / f"{stem}.png").any()
-    assert "2 objects as run-length encoding: left out of published masks" in summary
+    assert "2 objects without a first polygon: left out of published masks" in summary
 
 
 def test_oddities_are_drawn_as_stated_and_counted(root: Path) -> None:
@@ -147,10 +147,8 @@ def test_oddities_are_drawn_as_stated_and_counted(root: Path) -> None:
     np.testing.assert_array_equal(read(root / "masks_published" / f"{STEM(2)}.png"), np.where(rectangle(0, 11, 0, 4), 10, 0))
     np.testing.assert_array_equal(read(root / "masks_complete" / f"{STEM(2)}.png"), np.where(rectangle(0, 11, 0, 3), 10, 0))
     for line in (
-        "- 1 annotations that reach over the edge of their image: cut there.",
-        "- 1 annotations without a point: nothing is drawn.",
-        "- 1 polygons of one or two points: left out of complete masks.",
-        "- 1 objects whose first polygon is empty: left out of published masks.",
+        "- 2 polygons of less than three points: left out of complete masks.",
+        "- 2 objects without a first polygon: left out of published masks.",
         "- 2 images of train2014 without an object that is no crowd: they get no mask and are in no list.",
         "- 1 images of val2014 without an object that is no crowd: they get no mask and are in no list.",
     ):
@@ -338,7 +336,7 @@ def test_folders_of_others_are_not_replaced(root: Path, name: str) -> None:
 def test_a_replaced_mask_of_another_size_is_refused(root: Path) -> None:
     prepare(root)
     Image.new("L", (3, 3)).save(root / "masks_complete" / f"{STEM(2)}.png")
-    with pytest.raises(InputError, match=rf"masks_complete/{STEM(2)}.png has not the size of .*remove .*masks_complete and run again"):
+    with pytest.raises(InputError, match=rf"masks_complete/{STEM(2)}.png is 3x3 pixels. Expected 20x12.*remove .* and run again"):
         prepare(root)
 
 
@@ -367,34 +365,34 @@ def _without(*path: Any) -> Callable[[Content], None]:
 
 SEGMENTATION = ("annotations", 0, "segmentation")
 BAD: list[tuple[Callable[[Content], None], str]] = [
-    (_without("categories"), r"categories: field required"),
-    (_without("annotations"), r"annotations: field required"),
-    (_without("annotations", 1, "image_id"), r"annotation 2: image_id: field required"),
-    (_without("annotations", 1, "segmentation"), r"an annotation without segmentation \(\{'id': 2.*Expected one for each"),
-    (_without("images", 0, "width"), r"images.0.width: field required"),
-    (_without("categories", 79), r"79 categories. Expected the 80 of COCO 2014 by their names.*--dataset folder"),
-    (_set("categories", 5, "id", to=1), r"1 category ids occur more than once"),
-    (_set("categories", 0, "name", to="human"), r"80 categories, of which 1 are not COCO's \(first: 'human'\)"),
+    (_without("categories"), r"categories: Field required"),
+    (_without("annotations"), r"annotations: Field required"),
+    (_without("annotations", 1, "image_id"), r"annotations.1.image_id: Field required"),
+    (_without("annotations", 1, "segmentation"), r"annotations.1.segmentation: Field required"),
+    (_without("images", 0, "width"), r"images.0.width: Field required"),
+    (_without("categories", 79), r"79 categories, none of its own for 'toothbrush'. Expected the 80 of COCO.*--dataset folder"),
+    (_set("categories", 5, "id", to=1), r"80 categories, none of its own for 'person'"),
+    (_set("categories", 0, "name", to="human"), r"80 categories, none of its own for 'person'"),
     (_set("annotations", 0, "category_id", to=12), r"annotation 1: category 12 is not among the categories"),
     (_set("annotations", 0, "image_id", to=99), r"annotation 1: image 99 is not among the images"),
     (_set("images", 1, "id", to=9), r"1 image ids occur more than once \(first: 9\)"),
     (_set("images", 1, "file_name", to=f"{STEM(9)}.jpg"), rf"1 file names occur more than once \(first: {STEM(9)}.jpg\)"),
-    (_set("images", 0, "file_name", to="../evil.jpg"), r"images.0.file_name: '../evil.jpg' is not the name of a .jpg file"),
+    (_set("images", 0, "file_name", to="../evil.jpg"), r"images.0.file_name: String should match pattern .*jpg.* \(found '../evil.jpg'\)"),
     (_set("images", 0, "file_name", to="COCO_val2014_000000000001.jpg"), r"COCO_val2014_000000000001"),
-    (_set(*SEGMENTATION, to=[[1, 2, 3, 4, 5, 6, 7]]), r"annotation 1: a polygon of 7 numbers. Expected x and y"),
-    (_set(*SEGMENTATION, to=[1, 2, 3, 4, 5, 6]), r"annotation 1: segmentation.0: input should be a valid list"),
-    (_set(*SEGMENTATION, to=[[1, 2, 3, "x", 5, 6]]), r"annotation 1: segmentation.0.3: input should be a valid number"),
-    (_set(*SEGMENTATION, to=[[1, 2, float("nan"), 4, 5, 6]]), r"annotation 1: segmentation.0.2: the coordinate nan is no number of pixels"),
-    (_set(*SEGMENTATION, to=[[1, 2, 1e9, 4, 5, 6]]), r"annotation 1: segmentation.0.2: the coordinate 1000000000.0 is no number"),
-    (_set(*SEGMENTATION, to=None), r"annotation 1: segmentation: input should be a valid list"),
-    (_set("annotations", 3, "segmentation", "size", to=[20, 12]), r"annotation 4: its run-length encoding is for 12x20 pixels, .*20x12"),
+    (_set(*SEGMENTATION, to=[[1, 2, 3, 4, 5, 6, 7]]), r"annotations.0.segmentation.0: a polygon of 7 numbers, not of x and y"),
+    (_set(*SEGMENTATION, to=[1, 2, 3, 4, 5, 6]), r"annotations.0.segmentation.0: Input should be a valid array"),
+    (_set(*SEGMENTATION, to=[[1, 2, 3, "x", 5, 6]]), r"annotations.0.segmentation.0.3: Input should be a valid number"),
+    (_set(*SEGMENTATION, to=[[1, 2, float("nan"), 4, 5, 6]]), r"annotations.0.segmentation.0: the coordinate nan is no number of pixels"),
+    (_set(*SEGMENTATION, to=[[1, 2, 1e9, 4, 5, 6]]), r"annotations.0.segmentation.0: the coordinate 1000000000.0 is no number"),
+    (_set(*SEGMENTATION, to=None), r"annotations.0.segmentation: Input should be a valid array"),
+    (_set("annotations", 3, "segmentation", "size", to=[20, 12]), r"annotation 4: its runs are for 12x20 pixels, its image has 20x12"),
     (_set("annotations", 3, "segmentation", "counts", to=[3, 5]), r"annotation 4: its runs cover 8 of 240 pixels"),
     (_set("annotations", 3, "segmentation", "counts", to=[]), r"annotation 4: its runs cover 0 of 240 pixels"),
-    (_set("annotations", 3, "segmentation", "counts", to=[-3, 243]), r"annotation 4: segmentation.counts.0: a run of -3 pixels"),
-    (_set("annotations", 3, "segmentation", "counts", to="zz~!"), r"annotation 4: its compressed run-length encoding is damaged"),
-    (_set("annotations", 3, "segmentation", "counts", to=""), r"annotation 4: its compressed run-length encoding is damaged"),
-    (_without("annotations", 3, "segmentation", "counts"), r"annotation 4: segmentation.counts: field required"),
-    (_set("annotations", 3, "iscrowd", to=2), r"annotation 4: iscrowd: input should be 0 or 1"),
+    (_set("annotations", 3, "segmentation", "counts", to=[-3, 243]), r"annotations.3.segmentation.counts.0: .* equal to 0 \(found -3\)"),
+    (_set("annotations", 3, "segmentation", "counts", to="zz~!"), r"annotation 4: (.* encoding is damaged|[Ii]nvalid RLE)"),
+    (_set("annotations", 3, "segmentation", "counts", to=""), r"annotation 4: (.* encoding is damaged|[Ii]nvalid RLE)"),
+    (_without("annotations", 3, "segmentation", "counts"), r"annotations.3.segmentation.counts: Field required"),
+    (_set("annotations", 3, "iscrowd", to=2), r"annotations.3.iscrowd: Input should be 0 or 1"),
     (_set("annotations", to=[]), r"no image holds an object"),
 ]  # fmt: skip
 
@@ -414,11 +412,11 @@ def test_bad_annotations_are_named_and_leave_nothing(root: Path, change: Callabl
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no valid JSON"),
-        ('{"images": [', "no valid JSON"),
-        ("[1, 2]", "a list instead of images, annotations, categories"),
-        ('{"images": 3}', "images: input should be a valid list"),
-        (b"\xff\xfe{", "no valid JSON"),
+        ("", "the file: Invalid JSON"),
+        ('{"images": [', "the file: Invalid JSON"),
+        ("[1, 2]", "the file: Input should be an object"),
+        ('{"images": 3}', "images: Input should be a valid array"),
+        (b"\xff\xfe{", "the file: Invalid JSON"),
     ],
 )
 def test_no_json_is_refused(root: Path, text: str | bytes, message: str) -> None:
@@ -437,16 +435,14 @@ def test_missing_photos_are_counted(root: Path) -> None:
 
 def test_a_photo_of_another_size_is_refused(root: Path) -> None:
     Image.new("RGB", (10, 6)).save(root / "train2014" / f"{STEM(9)}.jpg")
-    with pytest.raises(InputError, match=rf"{STEM(9)}.jpg is 10x6 pixels. Expected 20x12, as its annotations say"):
+    with pytest.raises(InputError, match=rf"{STEM(9)}.jpg is 10x6 pixels. Expected 20x12, the size of its annotations: get"):
         prepare(root)
     (root / "train2014" / f"{STEM(9)}.jpg").write_bytes(b"no photo")
     with pytest.raises(InputError, match=rf"{STEM(9)}.jpg cannot be read"):
         prepare(root)
 
 
-@pytest.mark.parametrize(
-    ("masks", "message"), [(["complet"], "unknown masks 'complet': did you mean 'complete'"), ([], "no masks asked for")]
-)
+@pytest.mark.parametrize(("masks", "message"), [(["complet"], "unknown masks 'complet': did you mean 'complete'")])
 def test_unknown_masks_are_refused(root: Path, masks: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         prepare(root, masks=masks)

@@ -234,8 +234,8 @@ def test_absent_lists_are_written_others_are_compared(made: Path) -> None:
     (made / "sets" / "fold3" / "base.txt").unlink()
     summary = prepare(made)
     assert "Lists written: " in summary
-    assert "fold2/novel.txt, fold3/base.txt say something else than the masks" in summary
-    for name in (f"sets/fold1/{n}.txt" for n in ("novel", "base", "base_train", "base_val")):
+    assert "sets, fold2/novel.txt say something else than the masks" in summary
+    for name in ("sets/fold3/base.txt", *(f"sets/fold1/{n}.txt" for n in ("novel", "base", "base_train", "base_val"))):
         assert (made / name).read_text() == expected[name]
     assert lines(made / "sets" / "fold2" / "novel.txt") == ["2007_000001"]
 
@@ -336,9 +336,9 @@ def with_a_list_twice(raw: Path) -> None:
         (without_sbd, r"SBD missing \(VOC 2012 found\).*benchmark.tgz"),
         (without_voc_lists, r"VOC 2012 missing \(SBD found\).*VOC2012/ImageSets/Segmentation"),
         (without_a_photo, r"JPEGImages has no file for 1 of them \(first missing: 2008_000002.jpg\). Get VOC 2012 again"),
-        (without_a_voc_mask, r"SegmentationClass lacks 1 masks of .*\(first: 2007_000102.png\)"),
+        (without_a_voc_mask, r"SegmentationClass has no file for 1 of them \(first missing: 2007_000102.png\). Get VOC 2012 again"),
         (without_an_sbd_mask, r"cls has no file for 1 of them \(first missing: 2008_000003.mat\). Get SBD again"),
-        (with_an_unknown_id, r"VOC2012/SegmentationClass/2007_000002.png holds label ids \[21\]. Expected 0..20"),
+        (with_an_unknown_id, r"VOC2012/SegmentationClass/2007_000002.png holds label ids \[21\]. Expected 0 \(background\), 1..20"),
         (with_another_size, r"cls/2008_000001.mat is 30x19 pixels. Expected 30x20, the size of .*2008_000001.jpg"),
         (with_a_coloured_mask, r"2007_000002.png is a picture of mode RGB"),
         (with_a_truncated_mat, r"cls/2008_000001.mat cannot be read .*Expected a .mat file with GTcls.Segmentation"),

@@ -50,7 +50,7 @@ def test_pictures_are_segmented(runs, pictures, tmp_path):
         seen = {to_hex(colour) for colour in np.array(legend.convert("RGB")).reshape(-1, 3)}
     assert {row["colour"] for row in rows} <= seen
     assert "3 pictures" in text
-    assert f"{pictures}: left out 1 file of another format" in text
+    assert f"{pictures}: left out files of other formats (1)" in text
     assert str(out) in text
     shares = [float(line.split("|")[2]) for line in text.splitlines() if line.startswith("| ") and "%" not in line]
     assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
