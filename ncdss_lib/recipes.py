@@ -384,6 +384,11 @@ class Evaluation(Refined):
     """Stage 6: one confusion matrix a model, from which matching and scores follow."""
 
     size: int = _field(512, "side in pixels at which predictions are scored", ge=32, le=MOST_PIXELS)
+    views: Literal["one", "flip", "scales"] = _field(
+        "one",
+        "what the network sees of an image: the image; mirrored too; or both also 1.4 times as "
+        "large; the mean of what it says decides",
+    )
 
 
 class Ablation(_Section):
@@ -576,6 +581,10 @@ REGIONS: dict[str, tuple[Any, str]] = {
     ),
     "regions.gate": ("image", "one object, one class, also in the labels that teach"),
     "regions.edges": ("guided", "labels that teach should end where their object ends"),
+    "evaluation.views": (
+        "scales",
+        "borders and small objects are seen better in a larger image, and chance is averaged out",
+    ),
     "evaluation.gate": ("image", "a pixel of a small head does not know its object; see the gate"),
     "evaluation.edges": ("guided", "a coarse head draws coarse borders; the image shows them"),
 }
@@ -596,7 +605,7 @@ LATER: dict[str, set[str]] = {
     "clustering": {*_GATE, "ignored_band", "unit", "metric", "num_novel"},
     "entropy_ranking": _GATE,
     "eums": _GATE,
-    "evaluation": {*_GATE, "edges"},
+    "evaluation": {*_GATE, "edges", "views"},
     "ablation": {"oracles"},
 }
 

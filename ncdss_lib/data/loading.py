@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 from zlib import crc32
 
@@ -76,8 +77,14 @@ class Views(Protocol):
         """
         ...
 
-    def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
-        """Batches of ids with their input, not augmented."""
+    def clean(
+        self, ids: Sequence[str], batch_size: int, size: int | None = None, flip: bool = False
+    ) -> Iterator[tuple[list[str], Tensor]]:
+        """Batches of ids with their input, not augmented.
+
+        Args:
+            size, flip: another size, or mirrored, as the validation images alone can be had.
+        """
         ...
 
 
@@ -96,15 +103,17 @@ class ImageViews:
     def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
         return _StepLoader(self, sources)
 
-    def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
+    def clean(
+        self, ids: Sequence[str], batch_size: int, size: int | None = None, flip: bool = False
+    ) -> Iterator[tuple[list[str], Tensor]]:
         batches = [list(ids[k : k + batch_size]) for k in range(0, len(ids), batch_size)]
-        for batch, images in zip(
-            batches, load_batches(self._clean, batches, self.workers), strict=True
-        ):
+        load = partial(self._clean, size or self.size, flip)
+        for batch, images in zip(batches, load_batches(load, batches, self.workers), strict=True):
             yield batch, _channels_first(images)
 
-    def _clean(self, image_id: str) -> np.ndarray:
-        return resize_image(self.data.image(image_id), self.size)
+    def _clean(self, size: int, flip: bool, image_id: str) -> np.ndarray:
+        image = resize_image(self.data.image(image_id), size)
+        return image[:, ::-1] if flip else image
 
     @property
     def workers(self) -> int:

@@ -7,7 +7,7 @@ Which stages there are, and which of them are done, is no affair of a stage: see
 from __future__ import annotations
 
 import copy
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +19,12 @@ from ncdss_lib.data.dataset import SegmentationData, read_truth
 from ncdss_lib.data.label_space import IGNORE
 from ncdss_lib.data.loading import ImageViews, Views
 from ncdss_lib.data.splits import Splits, label_space, make_splits
-from ncdss_lib.models.cached_features import FeatureCache, FeatureViews, feature_folders
+from ncdss_lib.models.cached_features import (
+    FeatureCache,
+    FeatureViews,
+    feature_folders,
+    look_folder,
+)
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training
 from ncdss_lib.system.distributed import Runtime
@@ -64,16 +69,15 @@ class Context:
         config, model = self.recipe.data, self.recipe.model
         if config.features == "online":
             return ImageViews(self.data, config)
-        folders = feature_folders(
-            cache_root() / "features",
-            self.data,
-            self.splits.novel,
-            config,
-            model,
-            self.runtime,
-            self.recipe.compute.inference_batch,
-        )
-        return FeatureViews(FeatureCache(*folders), self.data, config)
+        root = cache_root() / "features"
+        device = (self.runtime, self.recipe.compute.inference_batch)
+        folders = feature_folders(root, self.data, self.splits.novel, config, model, *device)
+
+        @cache
+        def look(size: int) -> FeatureCache:
+            return FeatureCache(look_folder(root, self.data, config, model, *device, size))
+
+        return FeatureViews(FeatureCache(*folders), self.data, config, look)
 
     def with_settings(self, section: str, **fields: Any) -> Self:
         """The same run, folder and all, with other values in one section of the recipe."""

@@ -25,7 +25,7 @@ from ncdss_lib.method.cluster_matching import match_clusters
 from ncdss_lib.method.clustering import read_pseudo_label, used_images
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.entropy_ranking import read_ranking
-from ncdss_lib.method.inference import load_model, predict, read_images
+from ncdss_lib.method.inference import load_model, predict_views, read_images
 from ncdss_lib.method.metrics import Scores, confusion_matrix, score, score_held_out, score_matched
 from ncdss_lib.method.refinement import Edges, Gate, refine
 from ncdss_lib.method.training_loop import read_history
@@ -75,8 +75,9 @@ def confusions(
         size: side in pixels at which labels are predicted.
         ids: some of the validation images; None: all.
     """
-    after = (run.recipe.evaluation.gate, run.recipe.evaluation.edges)
-    return refined_confusions(run, model, size, (after,), ids)[after]
+    config = run.recipe.evaluation
+    after = (config.gate, config.edges)
+    return refined_confusions(run, model, size, (after,), ids, config.views)[after]
 
 
 def refined_confusions(
@@ -85,8 +86,13 @@ def refined_confusions(
     size: int,
     kinds: Sequence[After],
     ids: Sequence[str] | None = None,
+    views: str = "one",
 ) -> dict[After, Confusions]:
-    """:func:`confusions` of several ways to refine, from one pass through the network."""
+    """:func:`confusions` of several ways to refine, from one pass through the network.
+
+    Args:
+        views: a key of :data:`ncdss_lib.method.inference.LOOKS`.
+    """
     ids = run.splits.val if ids is None else ids
     half_of = {i: position % 2 for position, i in enumerate(ids)}
     strength = run.recipe.evaluation.gate_strength
@@ -99,7 +105,7 @@ def refined_confusions(
         truth = run.truth(image_id)
         return truth, resize_labels(truth, size)
 
-    for batch, logits in predict(run, model, ids, None, "evaluate"):
+    for batch, logits in predict_views(run, model, ids, views, "evaluate"):
         truths = run.runtime.map(read, batch)  # while the device is at work
         resized = run.runtime.to_device(torch.from_numpy(np.stack([small for _, small in truths])))
         flat = np.concatenate([truth.ravel() for truth, _ in truths])
@@ -309,9 +315,10 @@ def _protocols(
     ways = tuple(dict.fromkeys([*gates.values(), headline]))
     refined = refined_confusions(run, model, config.size, ways)
 
-    # As the recipe refines, all that is counted is kept; behind each gate alone, the total.
+    # As the recipe refines, all that is counted is kept; behind each gate alone, of one view of
+    # each image, the total.
     stem = f"confusion_{name}{suffix}"
-    found = refined[headline]
+    found = refined[headline] if config.views == "one" else confusions(run, model, config.size)
     counts = {"": found.total, "_half": found.halves[0], "_original": found.original}
     counts |= {f"_{kind}": refined[after].total for kind, after in gates.items()}
     for kind, confusion in counts.items():

@@ -15,7 +15,16 @@ from ncdss_lib.method.context import Context
 from ncdss_lib.method.refinement import gate
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.segmenter import Segmenter, upsample
-from ncdss_lib.recipes import Gated
+from ncdss_lib.recipes import Gated, Recipe
+
+#: How a network sees an image: how much larger, and whether mirrored.
+Look = tuple[float, bool]
+#: ``evaluation.views`` -> the looks whose mean decides.
+LOOKS: dict[str, tuple[Look, ...]] = {
+    "one": ((1.0, False),),
+    "flip": ((1.0, False), (1.0, True)),
+    "scales": ((1.0, False), (1.0, True), (1.4, False), (1.4, True)),
+}
 
 
 @torch.inference_mode()
@@ -26,6 +35,7 @@ def predict(
     size: int | None,
     what: str = "predict",
     behind: Gated | None = None,
+    look: Look = (1.0, False),
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Logits of this process's share of the images, not augmented, in evaluation mode.
 
@@ -34,13 +44,15 @@ def predict(
         what: caption of the progress bar.
         behind: the section of the recipe whose gate logits pass before they are resized, see
             :func:`ncdss_lib.method.refinement.gate`; None: no gate.
+        look: how the network sees the images, see :data:`LOOKS`.
 
     Yields:
         Image ids and float32 [b, outputs, size, size] on the run's device.
     """
     model.eval()
     mine, batch = run.runtime.shard(ids), run.recipe.compute.inference_batch
-    batches = run.views.clean(mine, batch)
+    scale, flip = look
+    batches = run.views.clean(mine, batch, look_size(run.recipe, scale), flip)
     for names, inputs in tqdm(
         batches,
         total=-(-len(mine) // batch),
@@ -55,6 +67,44 @@ def predict(
         if behind is not None:
             logits = gate(logits, behind.gate, behind.gate_strength)
         yield names, upsample(logits, size)
+
+
+def predict_views(
+    run: Context, model: nn.Module, ids: Sequence[str], views: str, what: str
+) -> Iterator[tuple[list[str], Tensor]]:
+    """:func:`predict`, unresized, as the mean over several views of each image.
+
+    Args:
+        views: a key of :data:`LOOKS`.
+    """
+    streams = [predict(run, model, ids, None, what, look=look) for look in LOOKS[views]]
+    for batches in zip(*streams, strict=True):
+        yield batches[0][0], mean_of_looks([logits for _, logits in batches], LOOKS[views])
+
+
+def mean_of_looks(logits: Sequence[Tensor], looks: Sequence[Look]) -> Tensor:
+    """The mean of what a network says of several views of the same images.
+
+    Args:
+        logits: of each view, float [b, C, h, w], of any size.
+        looks: what each view was.
+
+    Returns:
+        Of one view its logits as they are; else the logarithms of the mean probabilities, at the
+        size of the largest, float32 [b, C, h, w].
+    """
+    if len(logits) == 1:
+        return logits[0]
+    size = max(own.shape[-1] for own in logits)
+    said = [upsample(own.softmax(1), size) for own in logits]
+    upright = [own.flip(3) if flip else own for own, (_, flip) in zip(said, looks, strict=True)]
+    return torch.stack(upright).mean(0).clamp(min=1e-30).log()
+
+
+def look_size(recipe: Recipe, scale: float) -> int:
+    """The side of a view in pixels: the nearest multiple of 32, or of the encoder's patch."""
+    step = 32 if 32 % recipe.model.output_stride == 0 else recipe.model.output_stride
+    return recipe.data.size if scale == 1 else round(recipe.data.size * scale / step) * step
 
 
 def read_images(run: Context, ids: Sequence[str], size: int) -> Tensor:

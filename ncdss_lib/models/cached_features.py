@@ -285,9 +285,18 @@ class FeatureViews:
     out, flips and jitter are drawn from a cached set.
     """
 
-    def __init__(self, cache: FeatureCache, data: SegmentationData, config: Data) -> None:
+    def __init__(
+        self,
+        cache: FeatureCache,
+        data: SegmentationData,
+        config: Data,
+        looks: Callable[[int], FeatureCache] | None = None,
+    ) -> None:
+        """With ``looks``, what gives the features of validation images of another size, mirrored
+        too, when they are first asked for."""
         self.cache, self.config, self.size = cache, config, config.size
         self.channels: tuple[int, ...] | None = cache.channels
+        self._looks = looks
 
     def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
         return partial(self._epoch, {source.name: source for source in sources})
@@ -316,10 +325,17 @@ class FeatureViews:
         ]
         return {"x": weak, "y": torch.from_numpy(np.stack(targets))}
 
-    def clean(self, ids: Sequence[str], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
+    def clean(
+        self, ids: Sequence[str], batch_size: int, size: int | None = None, flip: bool = False
+    ) -> Iterator[tuple[list[str], Tensor]]:
+        cache = self.cache
+        if flip or size not in (None, self.size):
+            assert self._looks, "there are no features of other sizes"
+            cache = self._looks(size or self.size)
+        view = "flip" if flip else "clean"
         for start in range(0, len(ids), batch_size):
             batch = list(ids[start : start + batch_size])
-            yield batch, self.cache.read(["clean"] * len(batch), batch)
+            yield batch, cache.read([view] * len(batch), batch)
 
     def _read(self, ids: Sequence[str], flips: np.ndarray, views: tuple[str, str]) -> Tensor:
         return self.cache.read([views[int(flip)] for flip in flips], ids)
@@ -374,6 +390,23 @@ def feature_folders(
     if not before.issuperset(made) and runtime.is_main:
         _offer_to_clear(key, before)
     return made
+
+
+def look_folder(
+    root: Path,
+    data: SegmentationData,
+    config: Data,
+    model: Model,
+    runtime: Runtime,
+    batch: int,
+    size: int,
+) -> Path:
+    """The cache of validation images at a size, as they are and mirrored."""
+    resized = config.model_copy(update={"size": size})
+    key = feature_cache_key(data, resized, model) | {"looks": fingerprint(data.val_ids)}
+    views = {"clean": data.val_ids, "flip": data.val_ids}
+    load = partial(load_view, data, resized)
+    return build_cache(root, key, views, load, partial(Encoder, model), runtime, batch)
 
 
 def _offer_to_clear(key: dict[str, Any], folders: Iterable[Path]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from ncdss_lib.data.label_space import LabelSpace
@@ -15,12 +17,13 @@ from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.method.base_class_removal import object_parts
 from ncdss_lib.method.clustering import read_prototypes, used_images, within_class_whitening
 from ncdss_lib.method.evaluation import refined_confusions
-from ncdss_lib.method.inference import load_model, predict, read_images
-from ncdss_lib.method.metrics import score
+from ncdss_lib.method.inference import LOOKS, load_model, look_size, mean_of_looks, predict, read_images
+from ncdss_lib.method.metrics import confusion_matrix, score
 from ncdss_lib.method.number_of_classes import bic, candidates, estimate_number, held_out_classes, silhouette, stability
 from ncdss_lib.method.oracles import main_novel_class
 from ncdss_lib.method.refinement import follow_edges, gate
 from ncdss_lib.models.checkpoints import load_weights
+from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.models.segmenter import upsample
 from ncdss_lib.recipes import LATER, REGIONS, describe, flatten, key_of, load_recipe
 from ncdss_lib.runs.trained_network import open_checkpoint
@@ -209,6 +212,69 @@ def test_the_gate_of_a_stage_is_part_of_its_key_alone(voc, finished, stage):
     plain, gated = (opened(voc, finished["laptop"], "laptop", *extra) for extra in ((), (f"{stage}.gate=image",)))
     assert plain.key(stage) != gated.key(stage)
     assert plain.key("base_training") == gated.key("base_training")
+
+
+# --- several views of an image ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_view_is_what_the_network_says():
+    logits = torch.randn(2, 3, 4, 4)
+    assert mean_of_looks([logits], LOOKS["one"]) is logits
+
+
+def test_the_mean_of_views_is_upright_and_of_the_largest_size():
+    """A network that only sees left and right: its mirrored answer is mirrored back, so the mean says the same."""
+    small = torch.zeros(1, 2, 4, 4)
+    small[:, 1, :, :2] = 5
+    large = torch.zeros(1, 2, 8, 8)
+    large[:, 1, :, :4] = 5
+    mean = mean_of_looks([small, small.flip(3), large, large.flip(3)], LOOKS["scales"])
+    assert mean.shape == (1, 2, 8, 8)
+    torch.testing.assert_close(mean.exp().sum(1), torch.ones(1, 8, 8))
+    expected = (F.interpolate(small.softmax(1), (8, 8), mode="bilinear") + large.softmax(1)) / 2
+    torch.testing.assert_close(mean.exp(), expected)
+
+
+def test_views_are_sized_for_the_encoder():
+    recipe = load_recipe("laptop")
+    assert [look_size(recipe, scale) for scale in (1.0, 1.4)] == [224, 320]
+    assert look_size(load_recipe("laptop", ["data.size=225"]), 1.0) == 225
+    assert look_size(load_recipe("laptop", ["model.output_stride=14"]), 1.4) == 308
+
+
+def test_features_of_other_views_are_those_of_the_resized_mirrored_images(voc, finished):
+    run = opened(voc, finished["laptop"])
+    encoder = Encoder(run.recipe.model).eval()
+    ids = run.data.val_ids[:3]
+    for size, flip in ((64, True), (96, False), (96, True)):
+        [(batch, found)] = run.views.clean(ids, 3, size, flip)
+        images = np.stack([cv2.resize(run.data.image(i), (size, size), interpolation=cv2.INTER_CUBIC) for i in batch])
+        images = images[:, :, ::-1] if flip else images
+        with torch.inference_mode():
+            expected = encoder(torch.from_numpy(images.copy()).permute(0, 3, 1, 2))
+        span = expected.amax((2, 3), keepdim=True) - expected.amin((2, 3), keepdim=True)
+        assert ((found.float() - expected).abs() <= span / 400 + 2e-3).all()
+
+
+@pytest.mark.parametrize("recipe", ["laptop", "paper"])
+def test_the_headline_is_of_all_views_and_the_gates_are_of_one(voc, finished, tmp_path, recipe):
+    out = shutil.copytree(finished[recipe], tmp_path / "run")
+    run = opened(voc, out, recipe, "evaluation.views=scales", "evaluation.gate=image")
+    scored = run.numbers("evaluation")["models"]["eums"]
+    model = load_model(run, "eums")
+    counts = 0
+    looks = [
+        dict(pair for batch, own in predict(run, model, run.splits.val, None, look=look) for pair in zip(batch, own, strict=True))
+        for look in LOOKS["scales"]
+    ]
+    for i in run.splits.val:
+        said = mean_of_looks([look[i][None] for look in looks], LOOKS["scales"])
+        label = upsample(gate(said, "image", 2.0), 64).argmax(1)
+        truth = torch.from_numpy(resize_labels(run.truth(i), 64).astype(np.int64))[None]
+        counts = counts + confusion_matrix(truth, label, len(run.labels.names), model.outputs)
+    assert scored["base_miou"] == score(counts.numpy(), run.labels).base_miou
+    plain = opened(voc, finished[recipe], recipe).numbers("evaluation")["models"]["eums"]
+    assert scored["protocols"]["plain"]["base_miou"] == plain["protocols"]["plain"]["base_miou"]
 
 
 # --- mixed lists ------------------------------------------------------------------------------------------------------------------------
