@@ -358,26 +358,18 @@ class EUMS(Training, Gated):
         return self
 
 
-class Regions(Refined):
-    """After EUMS, an optional stage (ours): fresh heads learn from its gated labels, all decide."""
+class Regions(_Section):
+    """After EUMS, an optional stage (ours): a second clustering teaches a second head."""
 
-    enabled: bool = _field(False, "train the fresh heads; the report has their committee too")
-    heads: Literal[1, 2] = _field(
-        2, "fresh heads: the first learns from EUMS, the second from EUMS and over-clustering"
-    )
-    confidence: float = _field(
-        0.5, "pixels of which the labelling networks are less sure are ignored", ge=0, lt=1
+    enabled: bool = _field(False, "train the second head; the report has the committee of both too")
+    metric: Literal["plain", "base"] = _field(
+        "base", "distances in which the masks are clustered again, see clustering.metric"
     )
 
     @property
     def wanted(self) -> bool:
         """Whether the stage is part of the run."""
         return self.enabled
-
-    @property
-    def members(self) -> int:
-        """Heads of the final network, EUMS among them."""
-        return 1 + self.heads
 
 
 class Evaluation(Refined):
@@ -576,11 +568,9 @@ REGIONS: dict[str, tuple[Any, str]] = {
     ),
     "regions.enabled": (
         True,
-        "labels that were made object by object, to see what they teach: in three runs on photos "
-        "nothing that EUMS behind the same gate does not know",
+        "a clustering that knows which differences do not tell base classes apart fails on other "
+        "images than the first",
     ),
-    "regions.gate": ("image", "one object, one class, also in the labels that teach"),
-    "regions.edges": ("guided", "labels that teach should end where their object ends"),
     "evaluation.views": (
         "scales",
         "borders and small objects are seen better in a larger image, and chance is averaged out",

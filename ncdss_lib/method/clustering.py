@@ -164,9 +164,7 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
     check_images(run, Counter(images["status"]))
 
     # A prototype a region: by default the novel mask of an image.
-    regions, prototypes = region_prototypes(run, used, partial(novel_regions, run, folder))
-    if config.metric == "base":
-        prototypes = _learned_metric(run, prototypes)
+    regions, prototypes = masked_regions(run, folder, used)
     found = run.runtime.from_main(partial(_number_of_classes, run, prototypes))
     check_images(run, Counter(images["status"]), len(prototypes), found)
     largest = regions["region"] == 1
@@ -188,9 +186,8 @@ def compute(run: Context, folder: Path) -> dict[str, Any]:
             "pca_dims": int(pca.n_components_),
             "explained_variance": float(pca.explained_variance_ratio_.sum()),
         }
-        by_image = regions.groupby("id")[f"cluster_{k}"].agg(list)
-        mine = [(i, by_image[i]) for i in run.runtime.shard(used)]
-        run.runtime.map(partial(_write_pseudo_label, run, folder, k), mine)
+        labelled = regions.assign(cluster=regions[f"cluster_{k}"])
+        write_pseudo_labels(run, folder, folder, k, labelled)
     if run.runtime.is_main:
         images.to_csv(folder / "images.csv")
         regions.to_csv(folder / "regions.csv", index=False)
@@ -210,8 +207,41 @@ def _number_of_classes(run: Context, prototypes: np.ndarray) -> int:
     return estimate_number(prototypes, seed=run.seed) if given is None else given
 
 
+def masked_regions(
+    run: Context, folder: Path, used: Sequence[str]
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The regions of the used images and their prototypes, in the metric of the recipe.
+
+    Args:
+        folder: of the clustering stage, with the novel masks.
+
+    Returns:
+        As :func:`region_prototypes`.
+    """
+    regions, prototypes = region_prototypes(run, used, partial(novel_regions, run, folder))
+    if run.recipe.clustering.metric == "base":
+        prototypes = _learned_metric(run, prototypes)
+    return regions, prototypes
+
+
+def write_pseudo_labels(
+    run: Context, masks: Path, folder: Path, clusters: int, regions: pd.DataFrame
+) -> None:
+    """Write ``pseudo_labels_K/ID.png`` of each image with a region.
+
+    Args:
+        masks: the clustering stage's folder, with novel masks and confident base classes.
+        folder: where the labels go.
+        regions: ``id``, ``region`` and ``cluster`` (1..K) of each region, by image and region.
+    """
+    by_image = regions.groupby("id", sort=False)["cluster"].agg(list)
+    write = partial(_write_pseudo_label, run, masks, folder / f"pseudo_labels_{clusters}")
+    run.runtime.map(write, run.runtime.shard(list(by_image.items())))
+    run.runtime.barrier()
+
+
 def _write_pseudo_label(
-    run: Context, folder: Path, clusters: int, found: tuple[str, list[int]]
+    run: Context, folder: Path, labels: Path, found: tuple[str, list[int]]
 ) -> None:
     image_id, cluster_of_region = found
     base_pred = read_labels(folder / "base_pred" / f"{image_id}.png")
@@ -222,7 +252,7 @@ def _write_pseudo_label(
         pseudo[(pseudo == 0) & (read_labels(folder / "uncertain" / f"{image_id}.png") > 0)] = IGNORE
     if band := round(run.recipe.clustering.ignored_band * max(pseudo.shape)):
         pseudo[_edge(regions > 0, band) & (base_pred == 0)] = IGNORE
-    write_labels(folder / f"pseudo_labels_{clusters}" / f"{image_id}.png", pseudo)
+    write_labels(labels / f"{image_id}.png", pseudo)
 
 
 def _edge(mask: np.ndarray, width: int) -> np.ndarray:

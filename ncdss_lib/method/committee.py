@@ -1,11 +1,13 @@
-"""After EUMS (ours): what it says object by object teaches fresh heads, and all of them decide.
+"""After EUMS (ours): a second clustering teaches a head of its own, and both heads decide.
 
-In: EUMS and ``basic_oc``; every novel image, also those that clustering left out.
-Out: ``labels_HEAD/ID.png`` (what each head learned from), ``HEAD.safetensors`` and histories, and
-``regions.safetensors``: one network whose head is the committee of EUMS and the fresh heads.
+In: EUMS; the novel masks of the clustering stage, which are clustered once more, in another metric.
+Out: ``clusters.csv`` (the cluster of each region), ``pseudo_labels_K/ID.png``,
+``second.safetensors`` and its history, and ``regions.safetensors``: one network whose head is the
+committee of EUMS and the second head.
 
-Against EUMS behind the same gate it gained nothing for novel classes on photos; the book's page
-"Beyond the paper" has the table.
+Ours, because two clusterings of the same masks fail on other images: what both heads say is right
+more often than what either says. The numbers of clusters mean nothing, so those of the second head
+are first brought into the order of EUMS's.
 """
 
 from __future__ import annotations
@@ -18,72 +20,105 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from ncdss_lib.data.masks import read_labels, resize_labels, write_labels
 from ncdss_lib.method.basic_framework import fine_tune
+from ncdss_lib.method.clustering import (
+    cluster_prototypes,
+    masked_regions,
+    read_pseudo_label,
+    used_images,
+    write_pseudo_labels,
+)
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.evaluation import evaluate
-from ncdss_lib.method.inference import load_model, predict, read_images
-from ncdss_lib.method.mean_teacher import hard_pseudo_labels
-from ncdss_lib.method.refinement import refine
-from ncdss_lib.models.segmenter import Committee, Segmenter, mean_log_probability
-
-#: Fresh head -> the networks that label its images together.
-HEADS: dict[str, tuple[str, ...]] = {"first": ("eums",), "second": ("eums", "basic_oc")}
+from ncdss_lib.method.inference import load_model, predict
+from ncdss_lib.models.segmenter import Committee, Segmenter
 
 
 def compute(run: Context, folder: Path) -> dict[str, Any]:
-    """Label the novel images, train the fresh heads, and join them with EUMS."""
-    config, clusters = run.recipe.regions, run.clusters["eums"]
+    """Cluster again, train the second head, and join it with EUMS."""
+    clusters = run.clusters["eums"]
+    used = used_images(run.folder / "clustering")
+    cluster_again(run, folder, clusters, used)
     eums = load_model(run, "eums")
-    networks = {"eums": eums, "basic_oc": load_model(run, "basic_oc")}
-    heads = [eums.head]
-    for number, (name, teachers) in enumerate(list(HEADS.items())[: config.heads]):
-        labels = folder / f"labels_{name}"
-        _write_labels(run, [networks[teacher] for teacher in teachers], labels)
-        fresh = fine_tune(
-            run,
-            name,
-            clusters,
-            run.splits.novel,
-            partial(_read, labels),
-            folder,
-            seed=run.seed + 3_000 + number,
-            encoder=eums.encoder,
-        )
-        heads.append(fresh.head)
+    second = fine_tune(
+        run,
+        "second",
+        clusters,
+        used,
+        partial(read_pseudo_label, folder, clusters),
+        folder,
+        seed=run.seed + 3_000,
+        encoder=eums.encoder,
+    )
 
-    network = Segmenter(eums.encoder, Committee(heads))
+    # The same cluster under the same number.
+    together = overlaps(run, eums, second)
+    reorder_clusters(second.head, 1 + run.labels.num_base, best_order(together))
+    network = Segmenter(eums.encoder, Committee([eums.head, second.head]))
     if run.runtime.is_main:
         weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         save_file(weights, folder / "regions.safetensors")
     run.runtime.barrier()
-    return {
-        "images": len(run.splits.novel),
-        "model": evaluate(run, "regions", folder, "regions", weights=folder),
-    }
+    return {"model": evaluate(run, "regions", folder, "regions", weights=folder)}
 
 
-def _write_labels(run: Context, networks: Sequence[nn.Module], folder: Path) -> None:
-    """What some networks say together of the novel images, behind the gate, where they are sure."""
-    config, ids, size = run.recipe.regions, run.splits.novel, run.views.size
-
-    def write(found: tuple[str, np.ndarray]) -> None:
-        image_id, labels = found
-        shape = run.data.image(image_id).shape[:2]
-        write_labels(folder / f"{image_id}.png", resize_labels(labels, shape))
-
-    streams = [predict(run, network, ids, None, folder.name) for network in networks]
-    for batches in zip(*streams, strict=True):
-        logits = mean_log_probability([own for _, own in batches])
-        batch = batches[0][0]
-        images = read_images(run, batch, size) if config.edges == "guided" else None
-        said = refine(logits, config.gate, config.gate_strength, size, images)
-        labels = hard_pseudo_labels(said, config.confidence).to(torch.uint8).cpu().numpy()
-        run.runtime.map(write, zip(batch, labels, strict=True))
-    run.runtime.barrier()
+def cluster_again(run: Context, folder: Path, clusters: int, used: Sequence[str]) -> None:
+    """Pseudo-labels of the same masks, clustered in the metric of the recipe's ``regions``."""
+    other = run.with_settings("clustering", metric=run.recipe.regions.metric)
+    regions, prototypes = masked_regions(other, run.folder / "clustering", used)
+    config = other.recipe.clustering
+    again = partial(
+        cluster_prototypes, prototypes, clusters, **config.k_means, seed=run.seed + 3_000
+    )
+    regions["cluster"], _ = run.runtime.from_main(again)
+    write_pseudo_labels(other, run.folder / "clustering", folder, clusters, regions)
+    if run.runtime.is_main:
+        regions.to_csv(folder / "clusters.csv", index=False)
 
 
-def _read(folder: Path, image_id: str) -> np.ndarray:
-    return read_labels(folder / f"{image_id}.png")
+@torch.inference_mode()
+def overlaps(run: Context, one: nn.Module, two: nn.Module) -> np.ndarray:
+    """How much two networks agree on clusters in the novel training images.
+
+    Returns:
+        float64 [K, K]: the sum over pixels of the product of what ``one`` gives cluster k and
+        ``two`` gives cluster l.
+    """
+    first = 1 + run.labels.num_base
+    clusters = run.clusters["eums"]
+    together = torch.zeros(clusters, clusters, dtype=torch.double, device=run.runtime.device)
+    streams = [predict(run, network, run.splits.novel, None, "match") for network in (one, two)]
+    for (_, logits), (_, others) in zip(*streams, strict=True):
+        said, other = (own.softmax(1)[:, first:].double() for own in (logits, others))
+        together += torch.einsum("bkhw,blhw->kl", said, other)
+    return run.runtime.sum(together).cpu().numpy()
+
+
+def best_order(together: np.ndarray) -> np.ndarray:
+    """One-to-one matching that keeps as much of the overlap as possible (Hungarian method).
+
+    Args:
+        together: float [K, K] from :func:`overlaps`.
+
+    Returns:
+        int64 [K]: the cluster of the second network for each of the first.
+    """
+    return linear_sum_assignment(together, maximize=True)[1]
+
+
+@torch.no_grad()
+def reorder_clusters(head: nn.Module, first: int, order: np.ndarray) -> None:
+    """Bring the clusters of a head into another order, in place.
+
+    Args:
+        head: its last module is the classifier, a 1x1 convolution.
+        first: channel of cluster 1; those before it stay.
+        order: int64 [K], the cluster (from 0) that takes each place.
+    """
+    classifier: Any = head[-1]  # type: ignore[index]
+    channels = torch.cat([torch.arange(first), first + torch.from_numpy(order)])
+    for parameter in (classifier.weight, classifier.bias):
+        parameter.copy_(parameter[channels.to(parameter.device)])

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ncdss_lib.data.augmentation import resize_image
 from ncdss_lib.method.context import Context
 from ncdss_lib.method.refinement import gate
-from ncdss_lib.models.checkpoints import load_weights
+from ncdss_lib.models.checkpoints import count_members, load_strictly, read_state_dict
 from ncdss_lib.models.segmenter import Segmenter, upsample
 from ncdss_lib.recipes import Gated, Recipe
 
@@ -123,7 +123,8 @@ def load_model(
         suffix, folder: see :meth:`Context.weights`.
     """
     clusters = 0 if name == "base" else run.clusters[name]
-    members = run.recipe.regions.members if name == "regions" else 1
-    model = run.new_segmenter(clusters, seed=run.seed, members=members)
-    load_weights(model, run.weights(name, suffix, folder))
+    path = run.weights(name, suffix, folder)
+    weights = read_state_dict(path)
+    model = run.new_segmenter(clusters, seed=run.seed, members=count_members(weights))
+    load_strictly(model, weights, path)
     return model.eval()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -144,7 +144,7 @@ Item = tuple[str, int, str]  # view, row of its file, image id
 def build_cache(
     root: Path,
     key: Any,
-    views: dict[str, Sequence[str]],
+    views: Mapping[str, Sequence[str]],
     load: Callable[[str, str], np.ndarray],
     make_encoder: Callable[[], Any],
     runtime: Runtime,

@@ -77,9 +77,8 @@ class Checkpoint:
 
     @property
     def members(self) -> int:
-        """Heads of the network: several are a committee."""
-        found = {name.split(".")[2] for name in self.weights if name.startswith("head.members.")}
-        return max(1, len(found))
+        """:func:`count_members` of the weights."""
+        return count_members(self.weights)
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -233,6 +232,12 @@ def _load_torch(path: Path) -> object:
 
 
 # --- loading ------------------------------------------------------------------------------------
+
+
+def count_members(weights: Mapping[str, Tensor]) -> int:
+    """Heads of a network by the names of its tensors: several are a committee."""
+    found = {name.split(".")[2] for name in weights if name.startswith("head.members.")}
+    return max(1, len(found))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -80,7 +80,7 @@ STAGES: dict[str, Stage] = {
 }
 #: Made only when the recipe asks for it.
 OPTIONAL: dict[str, Stage] = {
-    "regions": Stage(committee.compute, ("basic_framework", "eums", "evaluation")),
+    "regions": Stage(committee.compute, ("clustering", "basic_framework", "eums", "evaluation")),
     "ablation": Stage(ablation.compute, tuple(name for name in STAGES if name != "base_training")),
 }
 _ALL = STAGES | OPTIONAL

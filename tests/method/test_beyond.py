@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 
 import cv2
 import numpy as np
@@ -11,17 +12,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from sklearn.metrics import adjusted_rand_score
 
 from ncdss_lib.data.label_space import LabelSpace
 from ncdss_lib.data.masks import read_labels, resize_labels
 from ncdss_lib.method.base_class_removal import object_parts
-from ncdss_lib.method.clustering import read_prototypes, used_images, within_class_whitening
+from ncdss_lib.method.clustering import (
+    base_objects,
+    cluster_prototypes,
+    read_prototypes,
+    read_pseudo_label,
+    region_prototypes,
+    used_images,
+    within_class_whitening,
+)
+from ncdss_lib.method.committee import best_order, overlaps, reorder_clusters
 from ncdss_lib.method.evaluation import refined_confusions
-from ncdss_lib.method.inference import LOOKS, load_model, look_size, mean_of_looks, predict, read_images
+from ncdss_lib.method.inference import LOOKS, load_model, look_size, mean_of_looks, predict
 from ncdss_lib.method.metrics import confusion_matrix, score
 from ncdss_lib.method.number_of_classes import bic, candidates, estimate_number, held_out_classes, silhouette, stability
 from ncdss_lib.method.oracles import main_novel_class
-from ncdss_lib.method.refinement import follow_edges, gate
+from ncdss_lib.method.refinement import gate
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.models.segmenter import upsample
@@ -325,14 +336,7 @@ def test_a_trained_network_predicts_behind_its_gate(finished, voc):
 
 # --- the regions stage ------------------------------------------------------------------------------------------------------------------
 
-TINY_REGIONS = (
-    "regions.enabled=true",
-    "regions.gate=image",
-    "regions.edges=guided",
-    "regions.confidence=0",
-    "evaluation.gate=image",
-    "evaluation.edges=guided",
-)
+TINY_REGIONS = ("regions.enabled=true", "evaluation.gate=image", "evaluation.edges=guided")
 
 
 @pytest.fixture(scope="module", params=["laptop", "paper"])
@@ -342,29 +346,71 @@ def regions_run(request, voc, tmp_path_factory):
     return run
 
 
-def test_the_committee_is_the_mean_of_eums_and_the_fresh_heads(regions_run):
+def test_the_committee_is_the_mean_of_eums_and_the_second_head_in_its_order(regions_run):
     run = regions_run
     report = read_json(run.folder / "report.json")
     assert list(report["models"]) == ["base", "basic", "basic_oc", "eums", "regions"]
     assert set(report["models"]["regions"]) == set(report["models"]["eums"])
-    committee = load_model(run, "regions")
-    members = [load_model(run, "eums"), *(load_model(run, "eums") for _ in range(2))]
-    for member, name in zip(members[1:], ("first", "second"), strict=True):
-        load_weights(member, run.folder / "regions" / f"{name}.safetensors")
-    ids = run.splits.val[:3]
+    eums, second, committee = load_model(run, "eums"), load_model(run, "eums"), load_model(run, "regions")
+    load_weights(second, run.folder / "regions" / "second.safetensors")
     with torch.inference_mode():
-        found = torch.cat([logits for _, logits in predict(run, committee, ids, None)])
-        each = [torch.cat([logits for _, logits in predict(run, member.eval(), ids, None)]) for member in members]
-    expected = torch.stack([own.softmax(1) for own in each]).mean(0)
-    torch.testing.assert_close(found.exp(), expected, rtol=1e-4, atol=1e-5)
+        order = best_order(overlaps(run, eums, second))
+        first = 1 + run.labels.num_base
+        channels = [*range(first), *(first + order)]
+        pairs = zip(*(predict(run, network, run.splits.val[:3], None) for network in (eums, second, committee)), strict=True)
+        for (_, one), (_, two), (_, found) in pairs:
+            expected = (one.softmax(1) + two.softmax(1)[:, channels]) / 2
+            torch.testing.assert_close(found.exp(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_fresh_heads_stand_on_the_encoder_of_eums(regions_run):
-    eums, fresh = (load_file(path) for path in (regions_run.weights("eums"), regions_run.folder / "regions" / "first.safetensors"))
+def test_clusters_are_matched_by_the_pixels_that_they_share():
+    together = np.array([[0.1, 5.0, 0.0], [4.0, 4.5, 0.1], [0.0, 0.2, 0.3]])
+    assert best_order(together).tolist() == [1, 0, 2]
+    head = torch.nn.Sequential(torch.nn.Conv2d(2, 5, 1))
+    before = head(torch.ones(1, 2, 1, 1)).flatten().tolist()
+    reorder_clusters(head, 2, best_order(together))
+    after = head(torch.ones(1, 2, 1, 1)).flatten().tolist()
+    assert after == [before[channel] for channel in (0, 1, 3, 2, 4)]
+
+
+def test_networks_overlap_with_themselves_on_the_diagonal(regions_run):
+    eums = load_model(regions_run, "eums")
+    together = overlaps(regions_run, eums, eums)
+    assert together.shape == (regions_run.clusters["eums"],) * 2
+    np.testing.assert_allclose(together, together.T, rtol=1e-6)
+    said = [logits.softmax(1) for _, logits in predict(regions_run, eums, regions_run.splits.novel, None)]
+    first = 1 + regions_run.labels.num_base
+    expected = sum((own[:, first] * own[:, first + 1]).sum().item() for own in said)
+    np.testing.assert_allclose(together[0, 1], expected, rtol=1e-4)
+
+
+def test_the_second_head_stands_on_the_encoder_of_eums(regions_run):
+    eums, second = (load_file(path) for path in (regions_run.weights("eums"), regions_run.folder / "regions" / "second.safetensors"))
     encoder = [name for name in eums if name.startswith("encoder.")]
-    assert all(torch.equal(eums[name], fresh[name]) for name in encoder)
+    assert all(torch.equal(eums[name], second[name]) for name in encoder)
     assert bool(encoder) == (regions_run.recipe.name == "paper")
-    assert any(not torch.equal(eums[name], fresh[name]) for name in eums if name.startswith("head."))
+    assert any(not torch.equal(eums[name], second[name]) for name in eums if name.startswith("head."))
+
+
+def test_the_second_clustering_divides_the_same_masks_in_another_metric(regions_run):
+    run = regions_run
+    clusters = run.clusters["eums"]
+    table = pd.read_csv(run.folder / "regions" / "clusters.csv", dtype={"id": str})
+    used = used_images(run.folder / "clustering")
+    assert table["id"].tolist() == used
+    for image_id in used[:5]:
+        one, two = (read_pseudo_label(run.folder / stage, clusters, image_id) for stage in ("clustering", "regions"))
+        first = 1 + run.labels.num_base
+        assert ((one >= first) == (two >= first)).all()
+        assert (one[one < first] == two[two < first]).all()
+        assert set(two[two >= first]) == {run.labels.num_base + int(table.set_index("id")["cluster"][image_id])}
+    objects, known = region_prototypes(run, run.splits.base, partial(base_objects, run))
+    metric = within_class_whitening(known, objects["region"].to_numpy())
+    moved = read_prototypes(run.folder / "clustering") @ metric
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    k_means = run.recipe.clustering.k_means
+    expected, _ = cluster_prototypes(moved.astype(np.float32), clusters, **k_means, seed=run.seed + 3_000)
+    assert adjusted_rand_score(expected, table["cluster"]) == 1
 
 
 def test_the_headline_follows_the_edges_and_the_gates_alone_do_not(regions_run):
@@ -378,23 +424,10 @@ def test_the_headline_follows_the_edges_and_the_gates_alone_do_not(regions_run):
     assert entry["base_miou"] == score(found[ways[1]].total, labels).base_miou
 
 
-def test_every_novel_image_teaches_the_fresh_heads(regions_run):
-    run = regions_run
-    folder = run.folder / "regions" / "labels_first"
-    assert sorted(path.stem for path in folder.glob("*.png")) == run.splits.novel
-    image_id = run.splits.novel[0]
-    labels = read_labels(folder / f"{image_id}.png")
-    assert labels.shape == run.data.image(image_id).shape[:2]
-    [(_, logits)] = predict(run, load_model(run, "eums"), [image_id], None)
-    said = follow_edges(upsample(gate(logits, "image", 2.0), run.views.size), read_images(run, [image_id], run.views.size))
-    expected = said.argmax(1)[0].to(torch.uint8).cpu().numpy()
-    assert (labels == resize_labels(expected, labels.shape)).all()
-
-
 def test_the_file_of_a_committee_is_a_checkpoint_like_any_other(regions_run):
     path = regions_run.folder / "regions" / "regions.safetensors"
     trained = open_checkpoint(path)
-    assert (trained.clusters, trained.checkpoint.members) == (regions_run.clusters["regions"], 3)
+    assert (trained.clusters, trained.checkpoint.members) == (regions_run.clusters["regions"], 2)
     labels, probability = trained.predict_image(np.zeros((40, 30, 3), np.uint8))
     assert labels.shape == probability.shape == (40, 30)
 
