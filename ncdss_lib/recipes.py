@@ -53,7 +53,7 @@ class Gated(_Section):
     gate: Literal["none", "part", "image"] = "none"
     """weigh the classes of a pixel by what its connected foreground part, or its image, says of
     them"""
-    gate_strength: float = Field(2.0, ge=0)
+    gate_strength: float = Field(default=2.0, ge=0)
     """power of that weight: 0 changes nothing, large powers leave one class a part"""
 
 
@@ -70,7 +70,7 @@ class Data(_Section):
     size: Side = 512
     """side in pixels to which every image, mask and saliency map is resized (aspect ratio not
     kept)"""
-    target_size: int = Field(512, ge=8, le=MOST_PIXELS)
+    target_size: int = Field(default=512, ge=8, le=MOST_PIXELS)
     """side in pixels of the label maps in the training losses"""
     features: Literal["online", "cached"] = "online"
     """images through the encoder at every step, or dense features cached once"""
@@ -92,13 +92,13 @@ class Data(_Section):
     """label of the border that rotation and scaling uncover: background, or ignored"""
     flip: Share = 0.5
     """probability of a horizontal flip"""
-    rotation: float = Field(5.0, ge=0, le=180)
+    rotation: float = Field(default=5.0, ge=0, le=180)
     """rotation drawn from plus or minus this many degrees"""
     scale: tuple[float, float] = (0.75, 1.25)
     """range of the scaling about the centre (canvas unchanged)"""
     jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25)
     """brightness, contrast, saturation and hue jitter of the strong view"""
-    workers: int | None = Field(None, ge=0, le=256)
+    workers: int | None = Field(default=None, ge=0, le=256)
     """processes that load images, shared by all lists of a training (online features only); null:
     one a CPU core, at most 16"""
 
@@ -124,15 +124,15 @@ class Model(_Section):
     file"""
     output_stride: Literal[8, 14, 16, 32] = 8
     """stride of the deepest features; a vision transformer's is its patch size"""
-    stages: tuple[int, ...] = Field((4,), min_length=1)
+    stages: tuple[int, ...] = Field(default=(4,), min_length=1)
     """encoder stages whose features the head sees, concatenated (0 is the stem)"""
     head: Literal["aspp", "conv"] = "aspp"
     """torchvision's DeepLabv3 head, or two convolutions"""
-    head_channels: int = Field(256, ge=1, le=4096)
+    head_channels: int = Field(default=256, ge=1, le=4096)
     """width of the head"""
     dropout: BelowOne = 0.5
     """dropout in the head"""
-    frozen_stages: int = Field(3, ge=0)
+    frozen_stages: int = Field(default=3, ge=0)
     """the first stages without gradient: conv1, layer1 and layer2 of a ResNet"""
 
     @model_validator(mode="after")
@@ -153,26 +153,26 @@ class Compute(_Section):
     """memory format of networks and images"""
     compile: bool = False
     """torch.compile student and teacher for training"""
-    inference_batch: int = Field(16, ge=1, le=4096)
+    inference_batch: int = Field(default=16, ge=1, le=4096)
     """images a batch in inference stages"""
 
 
 class Training(_Section):
     """What the three trainings share: SGD, one drop of the learning rate."""
 
-    epochs: int = Field(30, ge=1, le=10_000)
+    epochs: int = Field(default=30, ge=1, le=10_000)
     """epochs"""
-    steps_per_epoch: int | None = Field(None, ge=1, le=1_000_000)
+    steps_per_epoch: int | None = Field(default=None, ge=1, le=1_000_000)
     """steps an epoch; null: as many as the shortest list fills (published)"""
-    batch_size: int = Field(8, ge=1, le=4096)
+    batch_size: int = Field(default=8, ge=1, le=4096)
     """images a step from each list, over all processes"""
-    lr: float = Field(0.1, gt=0, le=10)
+    lr: float = Field(default=0.1, gt=0, le=10)
     """learning rate of the head"""
-    encoder_lr: float = Field(0.001, ge=0, le=10)
+    encoder_lr: float = Field(default=0.001, ge=0, le=10)
     """learning rate of the encoder's last stages"""
     schedule: Literal["step", "cosine"] = "step"
     """learning rate: a tenth after the milestone, or cosine to zero"""
-    milestone: int = Field(15, ge=0)
+    milestone: int = Field(default=15, ge=0)
     """0-based epoch after which the learning rate drops to a tenth"""
     momentum: BelowOne = 0.9
     """momentum of SGD"""
@@ -193,11 +193,11 @@ class Training(_Section):
 class BaseTraining(Training):
     """Stage 1: supervised training on the base classes."""
 
-    epochs: int = Field(60, ge=1, le=10_000)
+    epochs: int = Field(default=60, ge=1, le=10_000)
     """epochs"""
-    batch_size: int = Field(16, ge=1, le=4096)
+    batch_size: int = Field(default=16, ge=1, le=4096)
     """images a step, over all processes"""
-    milestone: int = Field(25, ge=0)
+    milestone: int = Field(default=25, ge=0)
     """0-based epoch after which the learning rate drops to a tenth"""
 
 
@@ -209,11 +209,11 @@ class Clustering(Gated):
     mask_size: Literal["network", "original"] = "network"
     """novel masks are made at the network's size and resized back (published), or from the saliency
     maps at original size"""
-    min_area_pixels: int = Field(1500, ge=0)
+    min_area_pixels: int = Field(default=1500, ge=0)
     """images keep a pseudo-label when the novel mask has more pixels at original size"""
     min_area_fraction: Share = 0.0
     """... and more than this share of the image"""
-    ignored_band: float = Field(0.0, ge=0, le=0.5)
+    ignored_band: float = Field(default=0.0, ge=0, le=0.5)
     """width of the band on both sides of a novel mask's border that is ignored, as a share of the
     image's longer side"""
     unit: Literal["image", "part"] = "image"
@@ -228,11 +228,11 @@ class Clustering(Gated):
     """dimensions that PCA keeps (at most images - 1)"""
     whiten: bool = True
     """scale the principal components to unit variance"""
-    n_init: int = Field(10, ge=1, le=10_000)
+    n_init: int = Field(default=10, ge=1, le=10_000)
     """k-means restarts"""
     over_clustering: Count = 2
     """clusters per novel class for basic_oc and eums"""
-    num_clusters: int | None = Field(None, ge=2)
+    num_clusters: int | None = Field(default=None, ge=2)
     """K of basic_oc and eums itself; null: over_clustering times the novel classes"""
     uncertain_label: Literal[0, 255] = 0
     """label of non-salient pixels that the base model takes for a base class without confidence:
@@ -256,7 +256,7 @@ class EntropyRanking(Gated):
 
     enabled: bool = True
     """rank at all; without, every image is clean"""
-    clean_share: float = Field(0.67, gt=0, lt=1)
+    clean_share: float = Field(default=0.67, gt=0, lt=1)
     """share of images with the lowest entropy that is called clean"""
     per: Literal["dataset", "cluster"] = "dataset"
     """rank all images together, or each cluster's images by themselves"""
@@ -282,19 +282,19 @@ class EUMS(Training, Gated):
     take the teacher's"""
     self_training: bool = True
     """learn from unclean images through the teacher; without, they are left out"""
-    ramp_up_epochs: float = Field(5.0, ge=0)
+    ramp_up_epochs: float = Field(default=5.0, ge=0)
     """epochs over which the self-training weight rises"""
-    max_weight: float = Field(1.0, ge=0, le=1000)
+    max_weight: float = Field(default=1.0, ge=0, le=1000)
     """self-training weight after the ramp-up"""
     dynamic_reassignment: bool = True
     """rank the clean images again during training"""
     reassign_epochs: tuple[int, ...] = (5,)
     """0-based epochs before which clean images are ranked again"""
-    reassign_share: float = Field(0.5, gt=0, le=1)
+    reassign_share: float = Field(default=0.5, gt=0, le=1)
     """share of the clean images that stays clean at a reassignment"""
     inference: Literal["student", "teacher"] = "student"
     """the network that is evaluated"""
-    watch: int = Field(0, ge=0)
+    watch: int = Field(default=0, ge=0)
     """unclean images whose labels by student and teacher are kept before every epoch, to look at"""
 
     @property

@@ -41,7 +41,7 @@ class Context:
         seed: int,
         recipe: Recipe,
         folder: Path,
-        device: str = "auto",
+        device: str | None = "auto",
     ) -> None:
         self.data, self.fold, self.seed, self.recipe, self.folder = data, fold, seed, recipe, folder
         self.labels = label_space(data, fold)
