@@ -6,7 +6,7 @@ Each verb imports what it needs: --help and wrong options answer at once, withou
 from __future__ import annotations
 
 import argparse
-import errno
+import inspect
 import io
 import os
 import signal
@@ -49,9 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NCDSSError as error:
         return _fail(str(error), debug, error.exit_code)
     except OSError as error:
-        full = error.errno == errno.ENOSPC
-        hint = " Make room and run the same command again." if full else ""
-        return _fail(f"{error}.{hint}", debug, 1)
+        return _fail(f"{error}.", debug, 1)
     except Exception as error:
         hint = "" if debug else " (--debug shows where)"
         return _fail(f"unexpected {type(error).__name__}: {error}{hint}", debug, 1)
@@ -157,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     checkpoint = _Parser(add_help=False, parents=[settings])
     text = "a .safetensors of a run, or a released .pth.tar of the paper"
-    checkpoint.option("--checkpoint", text, metavar="FILE", required=True)
+    checkpoint.option("--checkpoint", text, metavar="FILE", type=Path, dest="path", required=True)
     checkpoint.option("--network", "of an EUMS checkpoint: student or teacher", "student")
     checkpoint.option("--fold", "of the data set that the checkpoint was trained on", 0)
 
@@ -179,6 +177,13 @@ def _verb(
     parser: _Parser = verbs.add_parser(name, help=text, description=do.__doc__, parents=parents)
     parser.set_defaults(do=do)
     return parser
+
+
+def _call(function: Callable[..., Any], options: argparse.Namespace, **others: Any) -> Any:
+    """Call a function of the library with those of its arguments that are options of the verb."""
+    given = vars(options) | others
+    wanted = inspect.signature(function).parameters
+    return function(**{name: value for name, value in given.items() if name in wanted})
 
 
 # --- run ----------------------------------------------------------------------------------------
@@ -203,16 +208,7 @@ def _run(options: argparse.Namespace) -> None:
     from ncdss_lib.runs.pipeline import open_run
     from ncdss_lib.runs.report import report_tables
 
-    run = open_run(
-        options.dataset,
-        options.data_root,
-        options.fold,
-        options.seed,
-        options.recipe,
-        options.out,
-        options.overrides,
-        options.device,
-    )
+    run = _call(open_run, options)
     for line in run.data.left_out if run.runtime.is_main else ():
         print(line, file=sys.stderr)
     path = run.write_report()
@@ -257,21 +253,9 @@ def _reproduce(options: argparse.Namespace) -> None:
         label_space(data, fold)
 
     # the grid, and the tables of all its runs
-    folders = reproduce(
-        options.dataset,
-        options.data_root,
-        options.folds,
-        options.seeds,
-        options.recipe,
-        options.overrides,
-        options.out,
-        options.device,
-        options.jobs,
-        options.timeout or None,
-        options.submit,
-        parse_options(options.submit_options),
-    )
-    print(report_tables(folders))
+    of_jobs = parse_options(options.submit_options)
+    timeout = options.timeout or None
+    print(report_tables(_call(reproduce, options, timeout=timeout, submit_options=of_jobs)))
 
 
 # --- prepare ------------------------------------------------------------------------------------
@@ -285,7 +269,7 @@ def _add_prepare(verbs: Any, place: _Parser, debug: _Parser) -> None:
     # from public archives
     raw = _Parser(add_help=False, parents=[place, debug])
     text = "where the archives or what was extracted from them lie; without it --data-root"
-    raw.option("--sources", text, metavar="DIR")
+    raw.option("--sources", text, metavar="DIR", type=Path)
     raw.option("--download", "fetch the archives that are missing", False)
 
     text = "PASCAL VOC 2012 and SBD to masks and lists"
@@ -300,45 +284,33 @@ def _add_prepare(verbs: Any, place: _Parser, debug: _Parser) -> None:
     text = "saliency maps for a folder of images"
     saliency = _verb(kinds, "saliency", text, _prepare_saliency, place, debug)
     text = "the images; without it those of --data-root that train"
-    saliency.option("--images", text, metavar="DIR")
+    saliency.option("--images", text, metavar="DIR", type=Path)
     text = "where the maps go; without it --data-root/saliency_supervised_model"
-    saliency.option("--out", text, metavar="DIR")
+    saliency.option("--out", text, metavar="DIR", type=Path)
     text = "u2netp (comes with a package), or a model of rembg, which it downloads"
     saliency.option("--model", text, "u2netp")
     text = "instead of a model: a folder of ready maps, 0/1, 0/255 or soft"
-    saliency.option("--maps", text, metavar="DIR")
+    saliency.option("--maps", text, metavar="DIR", type=Path)
     saliency.option("--threshold", "a pixel is salient above this share of the map's range", 0.5)
     saliency.option("--min-area", "smaller components, as a share of the image, are removed", 0.01)
 
 
 def _prepare_pascal5i(options: argparse.Namespace) -> None:
-    from ncdss_lib.prepare import pascal_masks
+    from ncdss_lib.prepare.pascal_masks import prepare
 
-    root = _root_to_prepare(options)
-    print(pascal_masks.prepare(root, sources=_path(options.sources), download=options.download))
+    print(_call(prepare, options, data_root=_root_to_prepare(options)))
 
 
 def _prepare_coco20i(options: argparse.Namespace) -> None:
-    from ncdss_lib.prepare import coco_masks
+    from ncdss_lib.prepare.coco_masks import prepare
 
-    root = _root_to_prepare(options)
-    sources = _path(options.sources)
-    print(coco_masks.prepare(root, sources=sources, download=options.download, masks=options.masks))
+    print(_call(prepare, options, data_root=_root_to_prepare(options)))
 
 
 def _prepare_saliency(options: argparse.Namespace) -> None:
-    from ncdss_lib.prepare import saliency_maps
+    from ncdss_lib.prepare.saliency_maps import prepare
 
-    summary = saliency_maps.prepare(
-        _root_to_prepare(options),
-        images=_path(options.images),
-        out=_path(options.out),
-        model=options.model,
-        maps=_path(options.maps),
-        threshold=options.threshold,
-        min_area=options.min_area,
-    )
-    print(summary)
+    print(_call(prepare, options, data_root=_root_to_prepare(options)))
 
 
 def _root_to_prepare(options: argparse.Namespace) -> Path:
@@ -350,10 +322,6 @@ def _root_to_prepare(options: argparse.Namespace) -> Path:
     return Path(root).expanduser()
 
 
-def _path(given: str | None) -> Path | None:
-    return Path(given) if given else None
-
-
 # --- evaluate and predict -----------------------------------------------------------------------
 
 
@@ -361,24 +329,14 @@ def _add_evaluate(verbs: Any, data: _Parser, checkpoint: _Parser) -> None:
     evaluate = _verb(verbs, "evaluate", "score a checkpoint", _evaluate, data, checkpoint)
     text = "the number of clusters that is expected; without it the checkpoint's"
     evaluate.option("--clusters", text, type=int, metavar="K")
-    evaluate.option("--out", "write the scores there too, as JSON", metavar="FILE")
+    evaluate.option("--out", "write the scores there too, as JSON", metavar="FILE", type=Path)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     """Score a checkpoint on the validation images under every protocol."""
     from ncdss_lib.runs.evaluate_checkpoint import evaluate_checkpoint, evaluation_tables
 
-    scores = evaluate_checkpoint(
-        Path(options.checkpoint),
-        options.dataset,
-        options.data_root,
-        options.fold,
-        overrides=options.overrides,
-        device=options.device,
-        network=options.network,
-        clusters=options.clusters,
-        out=_path(options.out),
-    )
+    scores = _call(evaluate_checkpoint, options)
     if os.environ.get("RANK", "0") == "0":
         print(evaluation_tables(scores))
 
@@ -390,27 +348,16 @@ def _add_predict(verbs: Any, checkpoint: _Parser) -> None:
     text = "of your own images, whose classes an unfinished run does not tell"
     predict.option("--data-root", text, metavar="DIR")
     text = "a folder of pictures, or one picture"
-    predict.option("--images", text, metavar="DIR", required=True)
+    predict.option("--images", text, metavar="DIR", type=Path, required=True)
     text = "a new folder for the masks, overlays and legend"
-    predict.option("--out", text, metavar="DIR", required=True)
+    predict.option("--out", text, metavar="DIR", type=Path, required=True)
 
 
 def _predict(options: argparse.Namespace) -> None:
     """Write a mask and an overlay for each picture, and a legend."""
     from ncdss_lib.runs.predict_images import predict_images
 
-    summary = predict_images(
-        Path(options.checkpoint),
-        Path(options.images),
-        Path(options.out),
-        dataset=options.dataset,
-        data_root=options.data_root,
-        fold=options.fold,
-        overrides=options.overrides,
-        device=options.device,
-        network=options.network,
-    )
-    print(summary)
+    print(_call(predict_images, options))
 
 
 # --- report -------------------------------------------------------------------------------------
@@ -423,7 +370,7 @@ def _add_report(verbs: Any, debug: _Parser) -> None:
     text = "of the headline: published, hungarian, majority, argmax_iou, held_out, "
     report.option("--protocol", text + "original_size, best_epoch", "published")
     text = "also write the numbers of these runs into one file, which `report` and the book read"
-    report.option("--export", text, metavar="FILE")
+    report.option("--export", text, metavar="FILE", type=Path)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -432,7 +379,7 @@ def _report(options: argparse.Namespace) -> None:
 
     print(report_tables(options.paths, options.protocol))
     if options.export:
-        count = export(options.paths, Path(options.export))
+        count = export(options.paths, options.export)
         print(f"\nWritten: {options.export} (runs: {count})")
 
 

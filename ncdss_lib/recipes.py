@@ -16,9 +16,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ncdss_lib.system.errors import InputError, did_you_mean
 
+#: Largest side of a square that is worked on; a batch of larger ones fits no memory.
+MOST_PIXELS = 4096
+
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=32, le=MOST_PIXELS)]
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    """The text below a field says what it means, on the command line and in the book."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        for field in cls.model_fields.values():
+            field.description = " ".join((field.description or "").split())
 
 
 def _wrong(field: str, value: Any, expected: str) -> ValueError:
@@ -26,95 +47,60 @@ def _wrong(field: str, value: Any, expected: str) -> ValueError:
     return ValueError(f"--set {field}={value} does not fit: expected {expected}")
 
 
-def _field(default: Any, text: str, **limits: Any) -> Any:
-    return Field(default=default, description=text, **limits)
-
-
-#: Largest side of a square that is worked on; a batch of larger ones fits no memory.
-MOST_PIXELS = 4096
-
-
 class Gated(_Section):
     """The gate behind the network whose predictions a stage takes (ours; the paper has none)."""
 
-    gate: Literal["none", "part", "image"] = _field(
-        "none",
-        "weigh the classes of a pixel by what its connected foreground part, or its image, says of "
-        "them",
-    )
-    gate_strength: float = _field(
-        2.0, "power of that weight: 0 changes nothing, large powers leave one class a part", ge=0
-    )
+    gate: Literal["none", "part", "image"] = "none"
+    """weigh the classes of a pixel by what its connected foreground part, or its image, says of
+    them"""
+    gate_strength: float = Field(default=2.0, ge=0)
+    """power of that weight: 0 changes nothing, large powers leave one class a part"""
 
 
 class Refined(Gated):
     """The gate, and what follows it where predictions are brought to the size of the image."""
 
-    edges: Literal["none", "guided"] = _field(
-        "none", "let borders follow the edges of the image, by the guided filter"
-    )
+    edges: Literal["none", "guided"] = "none"
+    """let borders follow the edges of the image, by the guided filter"""
 
 
 class Data(_Section):
     """What the network sees."""
 
-    size: int = _field(
-        512,
-        "side in pixels to which every image, mask and saliency map is resized (aspect ratio not "
-        "kept)",
-        ge=32,
-        le=MOST_PIXELS,
-    )
-    target_size: int = _field(
-        512, "side in pixels of the label maps in the training losses", ge=8, le=MOST_PIXELS
-    )
-    features: Literal["online", "cached"] = _field(
-        "online", "images through the encoder at every step, or dense features cached once"
-    )
-    base_list: Literal["published", "strict"] = _field(
-        "published",
-        "base training on every image with a base class (it leaks images that are unlabelled "
-        "later), or strictly on base-only ones",
-    )
-    mixed: float = _field(
-        0.0, "share of the unlabelled images that hold no novel class at all", ge=0, lt=1
-    )
-    val_masks: Literal["SegmentationClassAug", "SegmentationClass"] = _field(
-        "SegmentationClassAug",
-        "folder of PASCAL-5i's validation masks (SegmentationClass scores the published "
-        "predictions at original size)",
-    )
-    coco_masks: Literal["published", "complete"] = _field(
-        "published",
-        "COCO-20i's masks: first polygon of each object only and crowds as background, or all "
-        "polygons and crowds ignored",
-    )
-    num_novel: int | None = _field(
-        None,
-        "N, the number of novel classes in a folder of your own images (null: estimated, unless "
-        "they are named); other data sets know theirs",
-        ge=1,
-    )
-    label_border: Literal[0, 255] = _field(
-        0, "label of the border that rotation and scaling uncover: background, or ignored"
-    )
-    flip: float = _field(0.5, "probability of a horizontal flip", ge=0, le=1)
-    rotation: float = _field(
-        5.0, "rotation drawn from plus or minus this many degrees", ge=0, le=180
-    )
-    scale: tuple[float, float] = _field(
-        (0.75, 1.25), "range of the scaling about the centre (canvas unchanged)"
-    )
-    jitter: tuple[float, float, float, float] = _field(
-        (0.5, 0.5, 0.5, 0.25), "brightness, contrast, saturation and hue jitter of the strong view"
-    )
-    workers: int | None = _field(
-        None,
-        "processes that load images, shared by all lists of a training (online features only); "
-        "null: one a CPU core, at most 16",
-        ge=0,
-        le=256,
-    )
+    size: Side = 512
+    """side in pixels to which every image, mask and saliency map is resized (aspect ratio not
+    kept)"""
+    target_size: int = Field(default=512, ge=8, le=MOST_PIXELS)
+    """side in pixels of the label maps in the training losses"""
+    features: Literal["online", "cached"] = "online"
+    """images through the encoder at every step, or dense features cached once"""
+    base_list: Literal["published", "strict"] = "published"
+    """base training on every image with a base class (it leaks images that are unlabelled later),
+    or strictly on base-only ones"""
+    mixed: BelowOne = 0.0
+    """share of the unlabelled images that hold no novel class at all"""
+    val_masks: Literal["SegmentationClassAug", "SegmentationClass"] = "SegmentationClassAug"
+    """folder of PASCAL-5i's validation masks (SegmentationClass scores the published predictions at
+    original size)"""
+    coco_masks: Literal["published", "complete"] = "published"
+    """COCO-20i's masks: first polygon of each object only and crowds as background, or all polygons
+    and crowds ignored"""
+    num_novel: Count | None = None
+    """N, the number of novel classes in a folder of your own images (null: estimated, unless they
+    are named); other data sets know theirs"""
+    label_border: Literal[0, 255] = 0
+    """label of the border that rotation and scaling uncover: background, or ignored"""
+    flip: Share = 0.5
+    """probability of a horizontal flip"""
+    rotation: float = Field(default=5.0, ge=0, le=180)
+    """rotation drawn from plus or minus this many degrees"""
+    scale: tuple[float, float] = (0.75, 1.25)
+    """range of the scaling about the centre (canvas unchanged)"""
+    jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25)
+    """brightness, contrast, saturation and hue jitter of the strong view"""
+    workers: int | None = Field(default=None, ge=0, le=256)
+    """processes that load images, shared by all lists of a training (online features only); null:
+    one a CPU core, at most 16"""
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -131,31 +117,23 @@ class Data(_Section):
 class Model(_Section):
     """DeepLab-style network: a timm encoder and a head."""
 
-    encoder: str = _field(
-        "resnet50.tv_in1k",
-        "any timm model that offers features_only; .tv_in1k names torchvision's V1 weights",
-    )
-    weights: str = _field(
-        "hub",
-        "hub (timm's ImageNet weights), bundled (carried by a Python package), none (random), or "
-        "a file",
-    )
-    output_stride: Literal[8, 14, 16, 32] = _field(
-        8, "stride of the deepest features; a vision transformer's is its patch size"
-    )
-    stages: tuple[int, ...] = _field(
-        (4,),
-        "encoder stages whose features the head sees, concatenated (0 is the stem)",
-        min_length=1,
-    )
-    head: Literal["aspp", "conv"] = _field(
-        "aspp", "torchvision's DeepLabv3 head, or two convolutions"
-    )
-    head_channels: int = _field(256, "width of the head", ge=1, le=4096)
-    dropout: float = _field(0.5, "dropout in the head", ge=0, lt=1)
-    frozen_stages: int = _field(
-        3, "the first stages without gradient: conv1, layer1 and layer2 of a ResNet", ge=0
-    )
+    encoder: str = "resnet50.tv_in1k"
+    """any timm model that offers features_only; .tv_in1k names torchvision's V1 weights"""
+    weights: str = "hub"
+    """hub (timm's ImageNet weights), bundled (carried by a Python package), none (random), or a
+    file"""
+    output_stride: Literal[8, 14, 16, 32] = 8
+    """stride of the deepest features; a vision transformer's is its patch size"""
+    stages: tuple[int, ...] = Field(default=(4,), min_length=1)
+    """encoder stages whose features the head sees, concatenated (0 is the stem)"""
+    head: Literal["aspp", "conv"] = "aspp"
+    """torchvision's DeepLabv3 head, or two convolutions"""
+    head_channels: int = Field(default=256, ge=1, le=4096)
+    """width of the head"""
+    dropout: BelowOne = 0.5
+    """dropout in the head"""
+    frozen_stages: int = Field(default=3, ge=0)
+    """the first stages without gradient: conv1, layer1 and layer2 of a ResNet"""
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -168,47 +146,43 @@ class Model(_Section):
 class Compute(_Section):
     """How it is computed; no effect on what is computed beyond rounding."""
 
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = _field(
-        "auto",
-        "bf16 autocast, or tf32 for what is multiplied in fp32 on CUDA; auto: bf16 where the "
-        "device multiplies it in hardware",
-    )
-    channels_last: bool = _field(True, "memory format of networks and images")
-    compile: bool = _field(False, "torch.compile student and teacher for training")
-    inference_batch: int = _field(16, "images a batch in inference stages", ge=1, le=4096)
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """bf16 autocast, or tf32 for what is multiplied in fp32 on CUDA; auto: bf16 where the device
+    multiplies it in hardware"""
+    channels_last: bool = True
+    """memory format of networks and images"""
+    compile: bool = False
+    """torch.compile student and teacher for training"""
+    inference_batch: int = Field(default=16, ge=1, le=4096)
+    """images a batch in inference stages"""
 
 
 class Training(_Section):
     """What the three trainings share: SGD, one drop of the learning rate."""
 
-    epochs: int = _field(30, "epochs", ge=1, le=10_000)
-    steps_per_epoch: int | None = _field(
-        None,
-        "steps an epoch; null: as many as the shortest list fills (published)",
-        ge=1,
-        le=1_000_000,
-    )
-    batch_size: int = _field(8, "images a step from each list, over all processes", ge=1, le=4096)
-    lr: float = _field(0.1, "learning rate of the head", gt=0, le=10)
-    encoder_lr: float = _field(0.001, "learning rate of the encoder's last stages", ge=0, le=10)
-    schedule: Literal["step", "cosine"] = _field(
-        "step", "learning rate: a tenth after the milestone, or cosine to zero"
-    )
-    milestone: int = _field(
-        15, "0-based epoch after which the learning rate drops to a tenth", ge=0
-    )
-    momentum: float = _field(0.9, "momentum of SGD", ge=0, lt=1)
-    weight_decay: float = _field(1e-4, "weight decay", ge=0, le=1)
-    select: Literal["best_val", "last"] = _field(
-        "best_val",
-        "the epoch handed to the next stage: best on the validation set (published; optimistic), "
-        "or the last",
-    )
-    track_best: bool = _field(
-        True,
-        "score each epoch on the validation set and keep the best one's weights too, to report "
-        "both",
-    )
+    epochs: int = Field(default=30, ge=1, le=10_000)
+    """epochs"""
+    steps_per_epoch: int | None = Field(default=None, ge=1, le=1_000_000)
+    """steps an epoch; null: as many as the shortest list fills (published)"""
+    batch_size: int = Field(default=8, ge=1, le=4096)
+    """images a step from each list, over all processes"""
+    lr: float = Field(default=0.1, gt=0, le=10)
+    """learning rate of the head"""
+    encoder_lr: float = Field(default=0.001, ge=0, le=10)
+    """learning rate of the encoder's last stages"""
+    schedule: Literal["step", "cosine"] = "step"
+    """learning rate: a tenth after the milestone, or cosine to zero"""
+    milestone: int = Field(default=15, ge=0)
+    """0-based epoch after which the learning rate drops to a tenth"""
+    momentum: BelowOne = 0.9
+    """momentum of SGD"""
+    weight_decay: Share = 1e-4
+    """weight decay"""
+    select: Literal["best_val", "last"] = "best_val"
+    """the epoch handed to the next stage: best on the validation set (published; optimistic), or
+    the last"""
+    track_best: bool = True
+    """score each epoch on the validation set and keep the best one's weights too, to report both"""
 
     @property
     def validates(self) -> bool:
@@ -219,62 +193,50 @@ class Training(_Section):
 class BaseTraining(Training):
     """Stage 1: supervised training on the base classes."""
 
-    epochs: int = _field(60, "epochs", ge=1, le=10_000)
-    batch_size: int = _field(16, "images a step, over all processes", ge=1, le=4096)
-    milestone: int = _field(
-        25, "0-based epoch after which the learning rate drops to a tenth", ge=0
-    )
+    epochs: int = Field(default=60, ge=1, le=10_000)
+    """epochs"""
+    batch_size: int = Field(default=16, ge=1, le=4096)
+    """images a step, over all processes"""
+    milestone: int = Field(default=25, ge=0)
+    """0-based epoch after which the learning rate drops to a tenth"""
 
 
 class Clustering(Gated):
     """Stage 2: pseudo-labels from saliency minus base classes, clustered."""
 
-    base_confidence: float = _field(
-        0.9, "a pixel is confidently base when its base probability is greater", ge=0, le=1
-    )
-    mask_size: Literal["network", "original"] = _field(
-        "network",
-        "novel masks are made at the network's size and resized back (published), or from the "
-        "saliency maps at original size",
-    )
-    min_area_pixels: int = _field(
-        1500,
-        "images keep a pseudo-label when the novel mask has more pixels at original size",
-        ge=0,
-    )
-    min_area_fraction: float = _field(0.0, "... and more than this share of the image", ge=0, le=1)
-    ignored_band: float = _field(
-        0.0,
-        "width of the band on both sides of a novel mask's border that is ignored, as a share of "
-        "the image's longer side",
-        ge=0,
-        le=0.5,
-    )
-    unit: Literal["image", "part"] = _field(
-        "image", "what is clustered: the whole novel mask of an image, or each connected part"
-    )
-    metric: Literal["plain", "base"] = _field(
-        "plain",
-        "distances between prototypes as they are, or with the spread within base classes whitened "
-        "away",
-    )
-    num_novel: Annotated[int, Field(ge=1)] | Literal["auto"] | None = _field(
-        None,
-        "N; auto: estimated from the prototypes; null: what the data set knows, estimated where it "
-        "does not",
-    )
-    pca_dims: int = _field(32, "dimensions that PCA keeps (at most images - 1)", ge=1)
-    whiten: bool = _field(True, "scale the principal components to unit variance")
-    n_init: int = _field(10, "k-means restarts", ge=1, le=10_000)
-    over_clustering: int = _field(2, "clusters per novel class for basic_oc and eums", ge=1)
-    num_clusters: int | None = _field(
-        None, "K of basic_oc and eums itself; null: over_clustering times the novel classes", ge=2
-    )
-    uncertain_label: Literal[0, 255] = _field(
-        0,
-        "label of non-salient pixels that the base model takes for a base class without "
-        "confidence: background, or ignored",
-    )
+    base_confidence: Share = 0.9
+    """a pixel is confidently base when its base probability is greater"""
+    mask_size: Literal["network", "original"] = "network"
+    """novel masks are made at the network's size and resized back (published), or from the saliency
+    maps at original size"""
+    min_area_pixels: int = Field(default=1500, ge=0)
+    """images keep a pseudo-label when the novel mask has more pixels at original size"""
+    min_area_fraction: Share = 0.0
+    """... and more than this share of the image"""
+    ignored_band: float = Field(default=0.0, ge=0, le=0.5)
+    """width of the band on both sides of a novel mask's border that is ignored, as a share of the
+    image's longer side"""
+    unit: Literal["image", "part"] = "image"
+    """what is clustered: the whole novel mask of an image, or each connected part"""
+    metric: Literal["plain", "base"] = "plain"
+    """distances between prototypes as they are, or with the spread within base classes whitened
+    away"""
+    num_novel: Count | Literal["auto"] | None = None
+    """N; auto: estimated from the prototypes; null: what the data set knows, estimated where it
+    does not"""
+    pca_dims: Count = 32
+    """dimensions that PCA keeps (at most images - 1)"""
+    whiten: bool = True
+    """scale the principal components to unit variance"""
+    n_init: int = Field(default=10, ge=1, le=10_000)
+    """k-means restarts"""
+    over_clustering: Count = 2
+    """clusters per novel class for basic_oc and eums"""
+    num_clusters: int | None = Field(default=None, ge=2)
+    """K of basic_oc and eums itself; null: over_clustering times the novel classes"""
+    uncertain_label: Literal[0, 255] = 0
+    """label of non-salient pixels that the base model takes for a base class without confidence:
+    background, or ignored"""
 
     @property
     def k_means(self) -> dict[str, Any]:
@@ -285,66 +247,55 @@ class Clustering(Gated):
 class BasicFramework(Training):
     """Stage 3: fine-tuning on base images with truth and novel images with pseudo-labels."""
 
-    init: Literal["imagenet", "base"] = _field(
-        "imagenet", "head: fresh, or the base model's with new rows for the clusters"
-    )
+    init: Literal["imagenet", "base"] = "imagenet"
+    """head: fresh, or the base model's with new rows for the clusters"""
 
 
 class EntropyRanking(Gated):
     """Stage 4: rank novel images by the entropy of the basic model."""
 
-    enabled: bool = _field(True, "rank at all; without, every image is clean")
-    clean_share: float = _field(
-        0.67, "share of images with the lowest entropy that is called clean", gt=0, lt=1
-    )
-    per: Literal["dataset", "cluster"] = _field(
-        "dataset", "rank all images together, or each cluster's images by themselves"
-    )
+    enabled: bool = True
+    """rank at all; without, every image is clean"""
+    clean_share: float = Field(default=0.67, gt=0, lt=1)
+    """share of images with the lowest entropy that is called clean"""
+    per: Literal["dataset", "cluster"] = "dataset"
+    """rank all images together, or each cluster's images by themselves"""
 
 
 class EUMS(Training, Gated):
     """Stage 5: entropy-based uncertainty modelling and self-training."""
 
-    init: Literal["imagenet", "basic_oc"] = _field(
-        "imagenet", "student head: fresh, or warm-started from basic_oc"
-    )
-    teacher_init: Literal["independent", "student"] = _field(
-        "independent", "teacher head: its own random weights, or the student's"
-    )
-    teacher_mode: Literal["train", "eval"] = _field(
-        "train", "teacher batch-norm on batch statistics and dropout active, or eval mode"
-    )
-    teacher_buffers: Literal["own", "copy", "average"] = _field(
-        "own", "teacher batch-norm buffers: own, copied or averaged"
-    )
-    teacher_momentum: float = _field(
-        0.99, "teacher <- m * teacher + (1 - m) * student, each step", ge=0, le=1
-    )
-    confidence: float = _field(0.0, "teacher pixels below this probability are ignored", ge=0, lt=1)
-    disputed: Literal["keep", "ignore", "relabel"] = _field(
-        "keep",
-        "clean pixels whose label a confident teacher denies: keep the label, ignore the pixel, "
-        "or take the teacher's",
-    )
-    self_training: bool = _field(
-        True, "learn from unclean images through the teacher; without, they are left out"
-    )
-    ramp_up_epochs: float = _field(5.0, "epochs over which the self-training weight rises", ge=0)
-    max_weight: float = _field(1.0, "self-training weight after the ramp-up", ge=0, le=1000)
-    dynamic_reassignment: bool = _field(True, "rank the clean images again during training")
-    reassign_epochs: tuple[int, ...] = _field(
-        (5,), "0-based epochs before which clean images are ranked again"
-    )
-    reassign_share: float = _field(
-        0.5, "share of the clean images that stays clean at a reassignment", gt=0, le=1
-    )
-    inference: Literal["student", "teacher"] = _field("student", "the network that is evaluated")
-    watch: int = _field(
-        0,
-        "unclean images whose labels by student and teacher are kept before every epoch, to look "
-        "at",
-        ge=0,
-    )
+    init: Literal["imagenet", "basic_oc"] = "imagenet"
+    """student head: fresh, or warm-started from basic_oc"""
+    teacher_init: Literal["independent", "student"] = "independent"
+    """teacher head: its own random weights, or the student's"""
+    teacher_mode: Literal["train", "eval"] = "train"
+    """teacher batch-norm on batch statistics and dropout active, or eval mode"""
+    teacher_buffers: Literal["own", "copy", "average"] = "own"
+    """teacher batch-norm buffers: own, copied or averaged"""
+    teacher_momentum: Share = 0.99
+    """teacher <- m * teacher + (1 - m) * student, each step"""
+    confidence: BelowOne = 0.0
+    """teacher pixels below this probability are ignored"""
+    disputed: Literal["keep", "ignore", "relabel"] = "keep"
+    """clean pixels whose label a confident teacher denies: keep the label, ignore the pixel, or
+    take the teacher's"""
+    self_training: bool = True
+    """learn from unclean images through the teacher; without, they are left out"""
+    ramp_up_epochs: float = Field(default=5.0, ge=0)
+    """epochs over which the self-training weight rises"""
+    max_weight: float = Field(default=1.0, ge=0, le=1000)
+    """self-training weight after the ramp-up"""
+    dynamic_reassignment: bool = True
+    """rank the clean images again during training"""
+    reassign_epochs: tuple[int, ...] = (5,)
+    """0-based epochs before which clean images are ranked again"""
+    reassign_share: float = Field(default=0.5, gt=0, le=1)
+    """share of the clean images that stays clean at a reassignment"""
+    inference: Literal["student", "teacher"] = "student"
+    """the network that is evaluated"""
+    watch: int = Field(default=0, ge=0)
+    """unclean images whose labels by student and teacher are kept before every epoch, to look at"""
 
     @property
     def evaluates_teacher(self) -> bool:
@@ -361,10 +312,10 @@ class EUMS(Training, Gated):
 class Regions(_Section):
     """After EUMS, an optional stage (ours): a second clustering teaches a second head."""
 
-    enabled: bool = _field(False, "train the second head; the report has the committee of both too")
-    metric: Literal["plain", "base"] = _field(
-        "base", "distances in which the masks are clustered again, see clustering.metric"
-    )
+    enabled: bool = False
+    """train the second head; the report has the committee of both too"""
+    metric: Literal["plain", "base"] = "base"
+    """distances in which the masks are clustered again, see clustering.metric"""
 
     @property
     def wanted(self) -> bool:
@@ -375,27 +326,22 @@ class Regions(_Section):
 class Evaluation(Refined):
     """Stage 6: one confusion matrix a model, from which matching and scores follow."""
 
-    size: int = _field(512, "side in pixels at which predictions are scored", ge=32, le=MOST_PIXELS)
-    views: Literal["one", "flip", "scales"] = _field(
-        "one",
-        "what the network sees of an image: the image; mirrored too; or both also 1.4 times as "
-        "large; the mean of what it says decides",
-    )
+    size: Side = 512
+    """side in pixels at which predictions are scored"""
+    views: Literal["one", "flip", "scales"] = "one"
+    """what the network sees of an image: the image; mirrored too; or both also 1.4 times as large;
+    the mean of what it says decides"""
 
 
 class Ablation(_Section):
     """Further rows of a run, an optional stage: the paper's ablation, and oracles."""
 
-    enabled: bool = _field(
-        False,
-        "train EUMS three more times: ranking only; with reassignment; with self-training but no "
-        "reassignment",
-    )
-    oracles: bool = _field(
-        False,
-        "train the basic framework twice more, with the true class of each image on its novel "
-        "mask, and with the ground truth of the novel images",
-    )
+    enabled: bool = False
+    """train EUMS three more times: ranking only; with reassignment; with self-training but no
+    reassignment"""
+    oracles: bool = False
+    """train the basic framework twice more, with the true class of each image on its novel mask,
+    and with the ground truth of the novel images"""
 
     @property
     def wanted(self) -> bool:
@@ -406,7 +352,8 @@ class Ablation(_Section):
 class Recipe(_Section):
     """All settings of a run, by stage."""
 
-    name: str = _field("paper", "paper, laptop or regions")
+    name: str = "paper"
+    """paper, laptop or regions"""
     data: Data = Data()
     model: Model = Model()
     compute: Compute = Compute()
@@ -420,15 +367,16 @@ class Recipe(_Section):
     ablation: Ablation = Ablation()
 
 
-#: What the paper does otherwise on COCO-20i.
-PAPER_COCO: dict[str, Any] = {
-    "base_training.epochs": 20, "base_training.milestone": 15, "base_training.select": "last",
-    "basic_framework.epochs": 20,
-    "eums.epochs": 20, "eums.batch_size": 6,
+#: (Recipe, data set) -> what it does besides: the paper has other schedules on COCO-20i, and its
+#: main table costs a minute or two on toyscenes.
+OF_DATASETS: dict[tuple[str, str | None], dict[str, Any]] = {
+    ("paper", "coco20i"): {
+        "base_training.epochs": 20, "base_training.milestone": 15, "base_training.select": "last",
+        "basic_framework.epochs": 20,
+        "eums.epochs": 20, "eums.batch_size": 6,
+    },
+    ("laptop", "toyscenes"): {"ablation.enabled": True},
 }  # fmt: skip
-
-#: What ``laptop`` does besides on toyscenes: the paper's main table costs a minute or two there.
-TOYSCENES: dict[str, Any] = {"ablation.enabled": True}
 
 # Where ours differs from the published value, and why. Chosen on toyscenes and on fold 0 of a small
 # PASCAL subset, with seeds of 100 and above that no reported result uses.
@@ -484,14 +432,6 @@ LAPTOP: dict[str, tuple[Any, str]] = {
         "a run fits minutes on a CPU, with epochs of a fixed number of steps; 12 epochs gave 0.7 "
         "points more base mIoU on one fold of photos",
     ),
-    "base_training.steps_per_epoch": (50, "see base_training.epochs"),
-    "base_training.schedule": ("cosine", "no milestone to tune"),
-    "base_training.select": ("last", "validation truth scores, it never chooses"),
-    "base_training.track_best": (
-        False,
-        "scoring every epoch would cost half a training; true shows what choosing the epoch would "
-        "gain",
-    ),
     "clustering.base_confidence": (
         0.7,
         "a small head on frozen features is seldom surer; 0.9 leaves many base pixels in the "
@@ -517,23 +457,7 @@ LAPTOP: dict[str, tuple[Any, str]] = {
         "a third less time than 12 epochs, which scored 4.5 to 8.2 points more novel mIoU on one "
         "fold of photos",
     ),
-    "basic_framework.steps_per_epoch": (50, "see base_training.epochs"),
-    "basic_framework.schedule": ("cosine", "no milestone to tune"),
-    "basic_framework.select": ("last", "validation truth scores, it never chooses"),
-    "basic_framework.track_best": (
-        False,
-        "scoring every epoch would cost half a training; true shows what choosing the epoch would "
-        "gain",
-    ),
     "eums.epochs": (8, "see basic_framework.epochs"),
-    "eums.steps_per_epoch": (50, "see base_training.epochs"),
-    "eums.schedule": ("cosine", "no milestone to tune"),
-    "eums.select": ("last", "validation truth scores, it never chooses"),
-    "eums.track_best": (
-        False,
-        "scoring every epoch would cost half a training; true shows what choosing the epoch would "
-        "gain",
-    ),
     "eums.init": ("basic_oc", "self-training starts from a model that already knows the clusters"),
     "eums.teacher_init": ("student", "a teacher is the student's own average from the first step"),
     "eums.teacher_mode": (
@@ -558,7 +482,19 @@ LAPTOP: dict[str, tuple[Any, str]] = {
     "eums.watch": (8, "the book shows how student and teacher change; the training is not touched"),
     "evaluation.size": (224, "the size of the network's input"),
 }
-
+#: The same for each of the three trainings.
+LAPTOP_TRAININGS: dict[str, tuple[Any, str]] = {
+    "steps_per_epoch": (50, "see base_training.epochs"),
+    "schedule": ("cosine", "no milestone to tune"),
+    "select": ("last", "validation truth scores, it never chooses"),
+    "track_best": (
+        False,
+        "scoring every epoch would cost half a training; true shows what choosing the epoch would "
+        "gain",
+    ),
+}
+for stage in ("base_training", "basic_framework", "eums"):
+    LAPTOP |= {f"{stage}.{field}": entry for field, entry in LAPTOP_TRAININGS.items()}
 
 #: Where ``regions`` differs from ``laptop``, and why. Chosen on toyscenes and fold 0 as above.
 REGIONS: dict[str, tuple[Any, str]] = {
@@ -600,6 +536,20 @@ LATER: dict[str, set[str]] = {
 }
 
 
+#: Fields of earlier versions, which the files of their runs still name.
+RETIRED = {"regions": {"gate", "gate_strength", "edges", "heads", "confidence"}}
+
+
+def without_retired(config: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings that a file of a run names, by section, without those that are gone."""
+    return {
+        section: {
+            field: value for field, value in fields.items() if field not in RETIRED.get(section, ())
+        }
+        for section, fields in config.items()
+    }
+
+
 def key_of(recipe: Recipe, section: str) -> dict[str, Any]:
     """What the key of a stage holds of a section: all but later fields at their default."""
     settings = getattr(recipe, section)
@@ -632,11 +582,9 @@ def load_recipe(name: str, overrides: Iterable[str] = (), dataset: str | None = 
         raise InputError(f"unknown recipe {name!r}: {did_you_mean(name, RECIPES)}")
     values: dict[str, dict[str, Any]] = {section: {} for section in sections()}
     chosen = {key: value for key, (value, _) in RECIPES[name].items()}
-    if name == "laptop" and dataset == "toyscenes":
-        chosen |= TOYSCENES
-    if name == "paper" and dataset == "coco20i":
-        chosen = PAPER_COCO
-    for key, value in [*chosen.items(), *(_parse_override(text) for text in overrides)]:
+    chosen |= OF_DATASETS.get((name, dataset), {})
+    chosen |= dict(_parse_override(text) for text in overrides)
+    for key, value in chosen.items():
         section, field = key.split(".")
         values[section][field] = value
     try:
@@ -677,13 +625,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
     if isinstance(parsed, str) and known[section].model_fields[field].annotation is float:
         with suppress(ValueError):
             parsed = float(parsed)  # YAML takes 1e-3 for a text
-    return f"{section}.{field}", _plain(parsed)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_plain(item) for item in value)
-    return value
+    return f"{section}.{field}", tuple(parsed) if isinstance(parsed, list) else parsed
 
 
 def flatten(recipe: Recipe) -> Mapping[str, Any]:
@@ -697,11 +639,13 @@ def flatten(recipe: Recipe) -> Mapping[str, Any]:
 
 def describe(recipe: Recipe) -> str:
     """Every field with its value and meaning, and where it is not the published one, why."""
-    lines, ours = [], RECIPES[recipe.name]
+    lines = []
+    ours = RECIPES[recipe.name]
+    values = flatten(recipe)
     for section, kind in sections().items():
         lines.append(f"{section}: {(kind.__doc__ or '').splitlines()[0]}")
         for name, info in kind.model_fields.items():
-            value, key = getattr(getattr(recipe, section), name), f"{section}.{name}"
+            key = f"{section}.{name}"
             reason = f" (published: {info.default}; {ours[key][1]})" if key in ours else ""
-            lines.append(f"  {key} = {value}: {info.description}{reason}")
+            lines.append(f"  {key} = {values[key]}: {info.description}{reason}")
     return "\n".join(lines)

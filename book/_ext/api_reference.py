@@ -18,6 +18,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext import viewcode
+from sphinx.ext.autodoc import INSTANCEATTR
 from sphinx.util.nodes import make_refnode
 
 import ncdss_lib
@@ -83,14 +84,11 @@ def skip_foreign(
     app: Sphinx, what: str, name: str, documented: Any, skip: bool, options: Any
 ) -> bool | None:
     """Members that others put into our classes: matplotlib's ``set``, pydantic's configuration, the
-    fields of a named tuple (which its docstring lists).
+    fields of a named tuple (which its docstring lists); and settings (which add_settings lists).
     """
     ours = (getattr(documented, "__module__", None) or OURS).startswith(OURS.rstrip("."))
-    return (
-        None
-        if ours and name != "model_config" and type(documented).__name__ != "_tuplegetter"
-        else True
-    )
+    listed = type(documented).__name__ == "_tuplegetter" or documented is INSTANCEATTR
+    return None if ours and name != "model_config" and not listed else True
 
 
 def add_settings(

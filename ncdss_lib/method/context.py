@@ -23,7 +23,7 @@ from ncdss_lib.models.cached_features import (
     FeatureCache,
     FeatureViews,
     feature_folders,
-    look_folder,
+    view_folder,
 )
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
 from ncdss_lib.recipes import Recipe, Training
@@ -46,7 +46,7 @@ class Context:
         seed: int,
         recipe: Recipe,
         folder: Path,
-        device: str = "auto",
+        device: str | None = "auto",
     ) -> None:
         self.data, self.fold, self.seed, self.recipe, self.folder = data, fold, seed, recipe, folder
         self.labels = label_space(data, fold)
@@ -74,10 +74,10 @@ class Context:
         folders = feature_folders(root, self.data, self.splits.novel, config, model, *device)
 
         @cache
-        def look(size: int) -> FeatureCache:
-            return FeatureCache(look_folder(root, self.data, config, model, *device, size))
+        def other(size: int) -> FeatureCache:
+            return FeatureCache(view_folder(root, self.data, config, model, *device, size))
 
-        return FeatureViews(FeatureCache(*folders), self.data, config, look)
+        return FeatureViews(FeatureCache(*folders), self.data, config, other)
 
     def with_settings(self, section: str, **fields: Any) -> Self:
         """The same run, folder and all, with other values in one section of the recipe."""

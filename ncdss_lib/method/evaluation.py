@@ -91,7 +91,7 @@ def refined_confusions(
     """:func:`confusions` of several ways to refine, from one pass through the network.
 
     Args:
-        views: a key of :data:`ncdss_lib.method.inference.LOOKS`.
+        views: a key of :data:`ncdss_lib.method.inference.VIEWS`.
     """
     ids = run.splits.val if ids is None else ids
     half_of = {i: position % 2 for position, i in enumerate(ids)}

@@ -18,9 +18,9 @@ from ncdss_lib.models.segmenter import Segmenter, upsample
 from ncdss_lib.recipes import Gated, Recipe
 
 #: How a network sees an image: how much larger, and whether mirrored.
-Look = tuple[float, bool]
-#: ``evaluation.views`` -> the looks whose mean decides.
-LOOKS: dict[str, tuple[Look, ...]] = {
+View = tuple[float, bool]
+#: ``evaluation.views`` -> the views whose mean decides.
+VIEWS: dict[str, tuple[View, ...]] = {
     "one": ((1.0, False),),
     "flip": ((1.0, False), (1.0, True)),
     "scales": ((1.0, False), (1.0, True), (1.4, False), (1.4, True)),
@@ -35,7 +35,7 @@ def predict(
     size: int | None,
     what: str = "predict",
     behind: Gated | None = None,
-    look: Look = (1.0, False),
+    view: View = (1.0, False),
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Logits of this process's share of the images, not augmented, in evaluation mode.
 
@@ -44,15 +44,15 @@ def predict(
         what: caption of the progress bar.
         behind: the section of the recipe whose gate logits pass before they are resized, see
             :func:`ncdss_lib.method.refinement.gate`; None: no gate.
-        look: how the network sees the images, see :data:`LOOKS`.
+        view: how the network sees the images, see :data:`VIEWS`.
 
     Yields:
         Image ids and float32 [b, outputs, size, size] on the run's device.
     """
     model.eval()
     mine, batch = run.runtime.shard(ids), run.recipe.compute.inference_batch
-    scale, flip = look
-    batches = run.views.clean(mine, batch, look_size(run.recipe, scale), flip)
+    scale, flip = view
+    batches = run.views.clean(mine, batch, view_size(run.recipe, scale), flip)
     for names, inputs in tqdm(
         batches,
         total=-(-len(mine) // batch),
@@ -75,19 +75,19 @@ def predict_views(
     """:func:`predict`, unresized, as the mean over several views of each image.
 
     Args:
-        views: a key of :data:`LOOKS`.
+        views: a key of :data:`VIEWS`.
     """
-    streams = [predict(run, model, ids, None, what, look=look) for look in LOOKS[views]]
+    streams = [predict(run, model, ids, None, what, view=view) for view in VIEWS[views]]
     for batches in zip(*streams, strict=True):
-        yield batches[0][0], mean_of_looks([logits for _, logits in batches], LOOKS[views])
+        yield batches[0][0], mean_of_views([logits for _, logits in batches], VIEWS[views])
 
 
-def mean_of_looks(logits: Sequence[Tensor], looks: Sequence[Look]) -> Tensor:
+def mean_of_views(logits: Sequence[Tensor], seen: Sequence[View]) -> Tensor:
     """The mean of what a network says of several views of the same images.
 
     Args:
         logits: of each view, float [b, C, h, w], of any size.
-        looks: what each view was.
+        seen: what each view was.
 
     Returns:
         Of one view its logits as they are; else the logarithms of the mean probabilities, at the
@@ -97,11 +97,11 @@ def mean_of_looks(logits: Sequence[Tensor], looks: Sequence[Look]) -> Tensor:
         return logits[0]
     size = max(own.shape[-1] for own in logits)
     said = [upsample(own.softmax(1), size) for own in logits]
-    upright = [own.flip(3) if flip else own for own, (_, flip) in zip(said, looks, strict=True)]
+    upright = [own.flip(3) if flip else own for own, (_, flip) in zip(said, seen, strict=True)]
     return torch.stack(upright).mean(0).clamp(min=1e-30).log()
 
 
-def look_size(recipe: Recipe, scale: float) -> int:
+def view_size(recipe: Recipe, scale: float) -> int:
     """The side of a view in pixels: the nearest multiple of 32, or of the encoder's patch."""
     step = 32 if 32 % recipe.model.output_stride == 0 else recipe.model.output_stride
     return recipe.data.size if scale == 1 else round(recipe.data.size * scale / step) * step

@@ -290,13 +290,13 @@ class FeatureViews:
         cache: FeatureCache,
         data: SegmentationData,
         config: Data,
-        looks: Callable[[int], FeatureCache] | None = None,
+        others: Callable[[int], FeatureCache] | None = None,
     ) -> None:
-        """With ``looks``, what gives the features of validation images of another size, mirrored
+        """With ``others``, what gives the features of validation images of another size, mirrored
         too, when they are first asked for."""
         self.cache, self.config, self.size = cache, config, config.size
         self.channels: tuple[int, ...] | None = cache.channels
-        self._looks = looks
+        self._others = others
 
     def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
         return partial(self._epoch, {source.name: source for source in sources})
@@ -329,9 +329,9 @@ class FeatureViews:
         self, ids: Sequence[str], batch_size: int, size: int | None = None, flip: bool = False
     ) -> Iterator[tuple[list[str], Tensor]]:
         cache = self.cache
-        if flip or size not in (None, self.size):
-            assert self._looks, "there are no features of other sizes"
-            cache = self._looks(size or self.size)
+        if ids and (flip or size not in (None, self.size)):
+            assert self._others, "there are no features of other sizes"
+            cache = self._others(size or self.size)
         view = "flip" if flip else "clean"
         for start in range(0, len(ids), batch_size):
             batch = list(ids[start : start + batch_size])
@@ -392,7 +392,7 @@ def feature_folders(
     return made
 
 
-def look_folder(
+def view_folder(
     root: Path,
     data: SegmentationData,
     config: Data,
@@ -403,7 +403,7 @@ def look_folder(
 ) -> Path:
     """The cache of validation images at a size, as they are and mirrored."""
     resized = config.model_copy(update={"size": size})
-    key = feature_cache_key(data, resized, model) | {"looks": fingerprint(data.val_ids)}
+    key = feature_cache_key(data, resized, model) | {"views": fingerprint(data.val_ids)}
     views = {"clean": data.val_ids, "flip": data.val_ids}
     load = partial(load_view, data, resized)
     return build_cache(root, key, views, load, partial(Encoder, model), runtime, batch)

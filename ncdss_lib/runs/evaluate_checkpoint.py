@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +12,10 @@ from tqdm.auto import tqdm
 
 from ncdss_lib.data import open_dataset
 from ncdss_lib.method.evaluation import confusions, protocols
-from ncdss_lib.models.checkpoints import Network, read_checkpoint
+from ncdss_lib.models.checkpoints import Network
 from ncdss_lib.runs.pipeline import Run
 from ncdss_lib.runs.report import NAMES, PAPER, PROTOCOLS, SCORES, percent, to_markdown
-from ncdss_lib.runs.trained_network import find_provenance, load_network
+from ncdss_lib.runs.trained_network import open_checkpoint
 from ncdss_lib.system.errors import InputError
 from ncdss_lib.system.folders import cache_root, disk_errors, refuse_file, write_json
 
@@ -58,9 +57,9 @@ def evaluate_checkpoint(
         refuse_file(out.parent, "--out")
 
     # the network, in a run on this data set
-    checkpoint = read_checkpoint(Path(path), network)
-    found = find_provenance(checkpoint, dataset, data_root, fold, overrides, clusters)
-    recipe = found.recipe
+    trained = open_checkpoint(path, dataset, data_root, fold, overrides, device, network, clusters)
+    checkpoint = trained.checkpoint
+    recipe = trained.recipe
     data = open_dataset(dataset, data_root, cache_root(), recipe.data, needs_saliency=False)
     if not data.val_ids:
         raise InputError(
@@ -69,9 +68,7 @@ def evaluate_checkpoint(
         )
     for line in data.left_out:
         tqdm.write(line, file=sys.stderr)
-    device = device or os.environ.get("NCDSS_DEVICE") or "auto"
     run = Run(data, fold, 0, recipe, checkpoint.path.parent, device)
-    trained = load_network(checkpoint, found, run.runtime)
 
     # its scores
     size = recipe.evaluation.size

@@ -18,10 +18,11 @@ from tqdm.auto import tqdm
 
 from ncdss_lib.recipes import load_recipe
 from ncdss_lib.runs.grid_run import GridRun, execute_run, interrupt_children, run_as_child
-from ncdss_lib.runs.notebooks import CELL_TIMEOUT, cores, notebook_paths
+from ncdss_lib.runs.notebooks import CELL_TIMEOUT, notebook_paths
 from ncdss_lib.runs.submit_jobs import cluster_executor, run_on_cluster
+from ncdss_lib.system.distributed import cores
 from ncdss_lib.system.errors import InputError, NCDSSError, RunError, Terminated
-from ncdss_lib.system.folders import refuse_file
+from ncdss_lib.system.folders import refuse_file, run_folder
 
 
 def reproduce(
@@ -74,7 +75,7 @@ def reproduce(
     for fold, seed in grid:
         place = None if out is None else Path(out).resolve()
         if place and len(grid) > 1:
-            place = place / dataset / f"fold{fold}" / recipe / f"seed{seed}"
+            place = run_folder(dataset, fold, recipe, seed, place)
         own = None if place is None else str(place)
         settings = (recipe, own, tuple(overrides), device, timeout)
         runs.append(GridRun(dataset, root, fold, seed, *settings))

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ncdss_lib.runs.notebooks import CELL_TIMEOUT, execute, notebook_paths
 from ncdss_lib.system.errors import InputError, NCDSSError, RunError
-from ncdss_lib.system.folders import cache_root, damaged_files, runs_root
+from ncdss_lib.system.folders import cache_root, damaged_files, run_folder, runs_root
 
 GRACE = 30.0  # seconds in which a child that must end can end its kernel
 
@@ -50,9 +50,9 @@ class GridRun:
 
     @property
     def folder(self) -> Path:
-        from ncdss_lib.runs.pipeline import run_folder
-
-        return run_folder(self.dataset, self.fold, self.recipe, self.seed, self.out)
+        if self.out is not None:
+            return Path(self.out)
+        return run_folder(self.dataset, self.fold, self.recipe, self.seed)
 
     @property
     def log(self) -> Path:
@@ -102,9 +102,8 @@ class GridRun:
             changes["NCDSS_DATA_ROOT"] = str(Path(os.environ["NCDSS_DATA_ROOT"]).resolve())
         if cuda is not None:
             changes["CUDA_VISIBLE_DEVICES"] = cuda
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            if threads is not None and name not in os.environ:
-                changes[name] = str(threads)
+        if threads is not None:
+            changes["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
         return changes
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -24,6 +23,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 import toyscenes
+from ncdss_lib.system.distributed import cores
 from ncdss_lib.system.errors import InputError, NCDSSError, RunError, did_you_mean
 from ncdss_lib.system.folders import disk_errors, fingerprint, project_root, whole_file
 
@@ -201,13 +201,6 @@ def is_current(executed: Path, key: str) -> bool:
         return False
     beside = [executed.parent.parent / name for name in made.get("beside", [])]
     return made.get("key") == key and all(path.exists() for path in beside)
-
-
-def cores() -> int:
-    """Processor cores that this process and its kernels may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 # --- execution ----------------------------------------------------------------------------------

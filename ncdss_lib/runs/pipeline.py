@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ import torch
 
 from ncdss_lib import __version__
 from ncdss_lib.data import open_dataset
-from ncdss_lib.data.dataset import SegmentationData
 from ncdss_lib.data.splits import label_space
 from ncdss_lib.method import (
     ablation,
@@ -36,19 +37,20 @@ from ncdss_lib.method import (
 from ncdss_lib.method.check_settings import check_labels, check_settings
 from ncdss_lib.method.context import Context
 from ncdss_lib.models.encoders import check_encoder, weights_stamp
-from ncdss_lib.recipes import Recipe, key_of, load_recipe
+from ncdss_lib.recipes import Recipe, key_of, load_recipe, without_retired
+from ncdss_lib.runs.report import read_report
 from ncdss_lib.system.errors import InputError, RunError, did_you_mean
 from ncdss_lib.system.folders import (
     cache_root,
     commit_folder,
     disk_errors,
     fingerprint,
-    finished,
     locked_partial_folder,
     manifest,
     read_json,
     refuse_damage,
     refuse_file,
+    run_folder,
     runs_root,
     write_json,
 )
@@ -85,7 +87,6 @@ OPTIONAL: dict[str, Stage] = {
 }
 _ALL = STAGES | OPTIONAL
 _VERSIONS = {"evaluation": 2}  # of what a stage leaves behind; 1 where none is given
-_NEUTRAL = {"workers"}  # fields of recipe.data that say how fast, not what
 
 
 class Run(Context):
@@ -95,17 +96,9 @@ class Run(Context):
         skipped: stage -> whether it was done before; of the stages that were asked for.
     """
 
-    def __init__(
-        self,
-        data: SegmentationData,
-        fold: int,
-        seed: int,
-        recipe: Recipe,
-        folder: Path,
-        device: str = "auto",
-    ) -> None:
-        super().__init__(data, fold, seed, recipe, folder, device)
-        self.skipped: dict[str, bool] = {}
+    @cached_property
+    def skipped(self) -> dict[str, bool]:
+        return {}
 
     def stages(self) -> list[str]:
         """The stages that this run's recipe asks for, in order."""
@@ -117,9 +110,8 @@ class Run(Context):
         That is the data, its section of the recipe, and the stages before it.
         """
         recipe = self.recipe
-        data = {
-            name: value for name, value in key_of(recipe, "data").items() if name not in _NEUTRAL
-        }
+        data = key_of(recipe, "data")
+        del data["workers"]  # how fast, not what
         return fingerprint(
             {
                 "stage": stage,
@@ -146,21 +138,14 @@ class Run(Context):
         if stage in self.skipped:
             return folder
         key = self.key(stage)
-        if self.runtime.from_main(
-            lambda: finished(folder, key)
-        ):  # one answer for all processes of a run
-            self.skipped[stage] = True
-            return folder
-        self.skipped[stage] = False
-        views = self.views  # features are extracted outside the stage's own time
-        assert views is not None
         with (
             disk_errors(f"stage {stage}", self.folder),
             locked_partial_folder(folder, key, self.runtime.from_main) as partial,
         ):
-            if partial is None:  # another process made it meanwhile
-                self.skipped[stage] = True
+            self.skipped[stage] = partial is None
+            if partial is None:
                 return folder
+            self.views  # noqa: B018 - features are extracted outside the stage's own time
             started = time.perf_counter()
             _reset_peak_memory(self.runtime.device)
             self._check_inputs(stage)
@@ -264,13 +249,6 @@ class Run(Context):
         return read_json(path)
 
 
-def run_folder(
-    dataset: str, fold: int, recipe: str, seed: int, out: str | Path | None = None
-) -> Path:
-    """``out``, or ``runs/DATASET/foldF/RECIPE/seedS`` of the project."""
-    return Path(out) if out else runs_root() / dataset / f"fold{fold}" / recipe / f"seed{seed}"
-
-
 def open_run(
     dataset: str = "toyscenes",
     data_root: str | None = None,
@@ -292,15 +270,14 @@ def open_run(
         InputError: anything about the data or the options that is wrong; nothing is written before
             it is raised.
     """
-    _check_types(dataset, data_root, fold, seed, recipe, out, overrides)
+    _check_types(locals())
     settings = load_recipe(recipe, overrides, dataset)
     if not 0 <= seed < 2**31:
         raise InputError(f"--seed {seed}: seeds are numbers from 0 to {2**31 - 1}.")
-    folder = run_folder(dataset, fold, recipe, seed, out)
+    folder = Path(out) if out else run_folder(dataset, fold, recipe, seed)
     refuse_file(folder, "--out") if out else refuse_file(runs_root(), "$NCDSS_RUNS")
     refuse_file(cache_root(), "$NCDSS_CACHE")
     data = open_dataset(dataset, data_root, cache_root(), settings.data)
-    device = device or os.environ.get("NCDSS_DEVICE") or "auto"
     check_labels(settings, label_space(data, fold))
     if not (folder / "base_training").is_dir():  # else an encoder has served
         check_encoder(settings.model, settings.data.size)
@@ -309,33 +286,27 @@ def open_run(
     return run
 
 
-def _check_types(
-    dataset: object,
-    data_root: object,
-    fold: object,
-    seed: object,
-    recipe: object,
-    out: object,
-    overrides: object,
-) -> None:
+def _check_types(given: Mapping[str, Any]) -> None:
     """Refuse parameters of another kind, as a notebook's first cell may hold them."""
-    text, path, number = "a text in quotes", "a text in quotes, or None", "a whole number"
-    expected = {
-        "dataset": (dataset, (str,), text),
-        "data_root": (data_root, (str, Path, type(None)), path),
-        "fold": (fold, (int,), number),
-        "seed": (seed, (int,), number),
-        "recipe": (recipe, (str,), text),
-        "out": (out, (str, Path, type(None)), path),
-        "overrides": (overrides, (list, tuple), 'a list of texts, such as ["eums.epochs=5"]'),
+    text = (str, "a text in quotes")
+    path = (str | Path | None, "a text in quotes, or None")
+    number = (int, "a whole number")
+    texts = (list | tuple, 'a list of texts, such as ["eums.epochs=5"]')
+    expected: dict[str, tuple[Any, str]] = {
+        "dataset": text,
+        "data_root": path,
+        "fold": number,
+        "seed": number,
+        "recipe": text,
+        "out": path,
+        "overrides": texts,
     }
-    for name, (value, kinds, words) in expected.items():
-        listed = value if isinstance(value, list | tuple) else ()
-        if (
-            not isinstance(value, kinds)
-            or isinstance(value, bool)
-            or not all(isinstance(item, str) for item in listed)
-        ):
+    for name, (kind, words) in expected.items():
+        value = given[name]
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        if name == "overrides" and fits:
+            fits = all(isinstance(item, str) for item in value)
+        if not fits:
             raise InputError(f"{name} = {value!r} does not fit: expected {words}.")
 
 
@@ -355,9 +326,9 @@ def reopen(folder: str | Path, data_root: str | None = None, device: str | None 
             f"{path} is missing: {folder} is not the folder of a finished run. `ncdss run` makes "
             "one, or ends one that was begun."
         )
-    report = read_json(path)
+    report = read_report(path)
     try:
-        settings = json.dumps({"name": report["recipe"], **report["config"]})
+        settings = json.dumps({"name": report["recipe"], **without_retired(report["config"])})
         recipe = Recipe.model_validate_json(settings)
     except (KeyError, TypeError, ValueError) as error:  # a ValidationError is a ValueError
         said = " ".join(str(error).split())
@@ -365,7 +336,6 @@ def reopen(folder: str | Path, data_root: str | None = None, device: str | None 
             f"{path} holds settings that are none ({said[:200]}). Make it again with `ncdss run`."
         ) from None
     data = open_dataset(report["dataset"], data_root, cache_root(), recipe.data)
-    device = device or os.environ.get("NCDSS_DEVICE") or "auto"
     run = Run(data, report["fold"], report["seed"], recipe, Path(folder), device)
     for stage in run.stages():
         refuse_damage(run.folder / stage)
@@ -373,22 +343,9 @@ def reopen(folder: str | Path, data_root: str | None = None, device: str | None 
 
 
 def _versions() -> dict[str, str]:
-    packages = (
-        "torch",
-        "torchvision",
-        "timm",
-        "lightning-fabric",
-        "numpy",
-        "scikit-learn",
-        "papermill",
-    )
+    packages = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "scikit-learn")
     versions = {"python": platform.python_version(), "ncdss": __version__}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
+    return versions | {package: version(package) for package in (*packages, "papermill")}
 
 
 def _reset_peak_memory(device: torch.device) -> None:
@@ -403,13 +360,5 @@ def _peak_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    return next(
-        (
-            int(line.split()[1]) * 1024
-            for line in status.read_text().splitlines()
-            if line.startswith("VmHWM")
-        ),
-        None,
-    )
+    found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.is_file() else None
+    return int(found[1]) * 1024 if found else None

@@ -85,11 +85,25 @@ def find_reports(paths: Iterable[str | Path]) -> list[Path]:
     return sorted(found)
 
 
+def read_report(path: Path) -> dict[str, Any]:
+    """The report of one run, or the file into which :func:`export` put some.
+
+    Raises:
+        InputError: it is none, or of another schema.
+    """
+    contents = read_json(path)
+    schema = contents.get("schema") if isinstance(contents, dict) else None
+    if schema != 1:
+        raise InputError(
+            f"{path} has schema {schema}; this version reads schema 1. `ncdss run` makes a report."
+        )
+    return contents
+
+
 def reports_in(path: Path) -> list[dict[str, Any]]:
     """The reports in a file: that of one run, or those that :func:`export` put together."""
-    contents = read_json(path)
-    is_export = isinstance(contents, dict) and "runs" in contents
-    return contents["runs"] if is_export else [contents]
+    contents = read_report(path)
+    return contents.get("runs", [contents])
 
 
 def read_reports(paths: Iterable[str | Path]) -> pd.DataFrame:
@@ -103,7 +117,8 @@ def read_reports(paths: Iterable[str | Path]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for path in find_reports(paths):
         try:
-            rows += [row for report in reports_in(path) for row in _rows(report, path)]
+            for report in reports_in(path):
+                rows += _rows(report, path)
         except (ValueError, KeyError, TypeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise InputError(f"{path} is not a report of this program ({what}).") from None
@@ -111,8 +126,6 @@ def read_reports(paths: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def _rows(report: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
-    if report["schema"] != 1:
-        raise InputError(f"{path} has schema {report['schema']}; this version reads schema 1.")
     run = {key: report[key] for key in ("dataset", "recipe", "fold", "seed", "masks")}
     run["train_images"] = report["images"]["base"] + report["images"]["novel"]
     run["path"] = str(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import submitit
 from submitit.helpers import Checkpointable, as_completed
 
 from ncdss_lib.runs.grid_run import GridRun, run_as_child
-from ncdss_lib.runs.notebooks import cores
+from ncdss_lib.system.distributed import cores
 from ncdss_lib.system.errors import InputError, NCDSSError, RunError, did_you_mean
 
 CLUSTERS = ("slurm", "local")
 
 
+@dataclass
 class Submission(Checkpointable):
     """A run as submitit carries it to another machine and calls it there.
 
@@ -25,9 +27,8 @@ class Submission(Checkpointable):
     where it stopped.
     """
 
-    def __init__(self, run: GridRun, environment: Mapping[str, str]) -> None:
-        self.run = run
-        self.environment = environment
+    run: GridRun
+    environment: Mapping[str, str]
 
     def __call__(self) -> NCDSSError | None:
         return run_as_child(self.run, self.environment)

@@ -8,7 +8,6 @@ fold name its classes.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,45 +27,38 @@ from ncdss_lib.data.palette import Look, class_look, cluster_look
 from ncdss_lib.data.pascal5i import Pascal5i
 from ncdss_lib.data.splits import label_space
 from ncdss_lib.data.toyscenes import ToyScenes
+from ncdss_lib.method.inference import VIEWS, mean_of_views, view_size
 from ncdss_lib.method.refinement import refine
 from ncdss_lib.models.checkpoints import Checkpoint, Network, load_strictly, read_checkpoint
 from ncdss_lib.models.segmenter import Segmenter, build_segmenter
-from ncdss_lib.recipes import Data, Recipe, load_recipe
+from ncdss_lib.recipes import Data, Recipe, load_recipe, without_retired
+from ncdss_lib.runs.report import read_report
 from ncdss_lib.system.distributed import Runtime
 from ncdss_lib.system.errors import InputError
-from ncdss_lib.system.folders import MANIFEST, read_json, refuse_damage
+from ncdss_lib.system.folders import MANIFEST, manifest, refuse_damage
 
 # Data sets whose classes are known without a data folder.
 _FIXED: dict[str, Any] = {"pascal5i": Pascal5i, "coco20i": Coco20i, "toyscenes": ToyScenes}
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What a checkpoint does not hold itself.
-
-    Attributes:
-        recipe: the settings that it was trained with.
-        labels: base and novel classes.
-        cluster_to_class: the class of cluster 1..K by the published matching of its run; None where
-            that is not known.
-    """
-
-    recipe: Recipe
-    labels: LabelSpace
-    cluster_to_class: dict[int, str] | None
-
-
-@dataclass(frozen=True)
-class TrainedNetwork(Provenance):
+class TrainedNetwork:
     """A trained network on its device, and what its outputs mean.
 
     Attributes:
         checkpoint: where its weights come from.
+        recipe: the settings that it was trained with.
+        labels: base and novel classes.
+        cluster_to_class: the class of cluster 1..K by the published matching of its run; None where
+            that is not known.
         model: maps uint8 images [b, 3, S, S] to logits [b, 1 + B + K, h, w]; in evaluation mode.
         runtime: its device and precision.
     """
 
     checkpoint: Checkpoint
+    recipe: Recipe
+    labels: LabelSpace
+    cluster_to_class: dict[int, str] | None
     model: Segmenter
     runtime: Runtime
 
@@ -111,18 +103,25 @@ class TrainedNetwork(Provenance):
             Labels uint8 [H, W], contiguous ids that :attr:`names` names, and float32 [H, W] in
             0..1, the probability of the output that won.
         """
-        resized = resize_image(np.ascontiguousarray(image), self.size)
-        inputs = torch.from_numpy(resized).permute(2, 0, 1)[None]
-        inputs = self.runtime.to_device(inputs)
-        with self.runtime.autocast():
-            logits = self.model(inputs)
         config = self.recipe.evaluation
-        guide = inputs if config.edges == "guided" else None
-        said = refine(logits.float(), config.gate, config.gate_strength, self.size, guide)
+        views = VIEWS[config.views]
+        logits = []
+        for scale, flip in views:
+            inputs = self._input(image, view_size(self.recipe, scale))
+            with self.runtime.autocast():
+                logits.append(self.model(inputs.flip(3) if flip else inputs).float())
+        guide = self._input(image, self.size) if config.edges == "guided" else None
+        together = mean_of_views(logits, views)
+        said = refine(together, config.gate, config.gate_strength, self.size, guide)
         probability, output = said.softmax(1)[0].max(0)
         labels = self._label_of_output[output.cpu().numpy()]
         shape = image.shape[:2]
         return resize_labels(labels, shape), resize_labels(probability.cpu().numpy(), shape)
+
+    def _input(self, image: np.ndarray, size: int) -> torch.Tensor:
+        """The image at a size, uint8 [1, 3, size, size] on the device."""
+        resized = torch.from_numpy(resize_image(np.ascontiguousarray(image), size))
+        return self.runtime.to_device(resized.permute(2, 0, 1)[None])
 
 
 def open_checkpoint(
@@ -139,112 +138,57 @@ def open_checkpoint(
 
     Args:
         path: a ``.safetensors`` file in the stage folder of a run, or a released ``.pth.tar``.
+        dataset, fold: what it was trained on; None takes what the report of its run says. A
+            released checkpoint needs them.
+        data_root: asked of ``dataset="folder"`` only, whose class names lie there.
+        overrides: ``stage.field=value``, over the settings that it was trained with.
         device: auto, cpu or cuda; None takes ``$NCDSS_DEVICE``, or auto.
         network: see :func:`~ncdss_lib.models.checkpoints.read_checkpoint`.
-        dataset, data_root, fold, overrides, clusters: see :func:`find_provenance`.
+        clusters: K that is expected; None takes the file's.
 
     Raises:
-        InputError: see these two; or other tensors than the network's.
+        InputError: see :func:`~ncdss_lib.models.checkpoints.read_checkpoint`; its manifest is
+            missing; its stage is damaged; its classes are not known, or others than those of
+            ``dataset``; another K; or other tensors than the network's.
     """
+    # what it does not hold itself: ours by its run, a released one is told it
     checkpoint = read_checkpoint(Path(path), network)
-    found = find_provenance(checkpoint, dataset, data_root, fold, overrides, clusters)
-    runtime = Runtime(device or os.environ.get("NCDSS_DEVICE") or "auto", found.recipe.compute)
-    return load_network(checkpoint, found, runtime)
+    report: dict[str, Any] = {}
+    matching = None
+    stored = ["model.weights=none"]
+    if not checkpoint.released:
+        stage = _stage_folder(checkpoint.path)
+        refuse_damage(stage)
+        if (stage.parent / "report.json").is_file():
+            report = read_report(stage.parent / "report.json")
+            matching = _matching(checkpoint.path, stage, report)
+        stored = _stored_settings(checkpoint, manifest(stage)["settings"], report)
+    published = dataset if checkpoint.released else None
+    recipe = load_recipe("paper", [*stored, *overrides], published)
+    labels = _labels(checkpoint.path, report, dataset, data_root, fold, recipe.data)
+    _check_outputs(checkpoint, labels, clusters)
 
-
-def load_network(checkpoint: Checkpoint, found: Provenance, runtime: Runtime) -> TrainedNetwork:
-    """The network of a checkpoint on a device.
-
-    Raises:
-        InputError: other tensors than the network's.
-    """
-    model = build_segmenter(found.recipe.model, checkpoint.outputs, members=checkpoint.members)
+    # the network on its device
+    runtime = Runtime(device, recipe.compute)
+    model = build_segmenter(recipe.model, checkpoint.outputs, members=checkpoint.members)
     weights = checkpoint.weights
     if checkpoint.layout == "ours, head only":  # the encoder is the one that it was trained on
         encoder = model.encoder.state_dict().items()
         weights = {**{f"encoder.{name}": tensor for name, tensor in encoder}, **weights}
     load_strictly(model, weights, checkpoint.path)
     prepared = cast(Segmenter, runtime.prepare(model).eval())
-    known = (found.recipe, found.labels, found.cluster_to_class)
-    return TrainedNetwork(*known, checkpoint, prepared, runtime)
-
-
-# --- where a checkpoint comes from --------------------------------------------------------------
-
-
-def find_provenance(
-    checkpoint: Checkpoint,
-    dataset: str | None = None,
-    data_root: str | None = None,
-    fold: int = 0,
-    overrides: Sequence[str] = (),
-    clusters: int | None = None,
-) -> Provenance:
-    """What a checkpoint of ours was made with, by its run; a released one is told it.
-
-    Args:
-        dataset, fold: what it was trained on; None takes what the report of its run says. A
-            released checkpoint needs them.
-        data_root: asked of ``dataset="folder"`` only, whose class names lie there.
-        overrides: ``stage.field=value``, over the settings that it was trained with.
-        clusters: K that is expected; None takes the file's.
-
-    Raises:
-        InputError: its manifest is missing; its stage is damaged; its classes are not known, or
-            others than those of ``dataset``; another K.
-    """
-    report: dict[str, Any] = {}
-    matching = None
-    if checkpoint.released:
-        stored = ["model.weights=none"]
-    else:
-        stage = _stage_folder(checkpoint.path)
-        refuse_damage(stage)
-        report = _read_report(stage.parent / "report.json")
-        stored = _stored_settings(checkpoint, _read(stage / MANIFEST)["settings"], report)
-        matching = _matching(checkpoint.path, stage, report)
-    published = dataset if checkpoint.released else None
-    recipe = load_recipe("paper", [*stored, *overrides], published)
-    labels = _labels(checkpoint.path, report, dataset, data_root, fold, recipe.data)
-    _check_outputs(checkpoint, labels, clusters)
-    return Provenance(recipe, labels, matching)
+    return TrainedNetwork(checkpoint, recipe, labels, matching, prepared, runtime)
 
 
 def _stage_folder(path: Path) -> Path:
     """The folder with the manifest of its stage: its own, or that above a row of the ablation."""
     for folder in path.absolute().parents[:2]:
-        if (folder / MANIFEST).is_file() and "settings" in _read(folder / MANIFEST):
+        if "settings" in manifest(folder):
             return folder
     raise InputError(
         f"{path} is a checkpoint of this program, but the {MANIFEST} of its stage is not beside "
-        "it, so its settings are not known. Give the file inside its run folder."
+        "it, or damaged, so its settings are not known. Give the file inside its run folder."
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        contents = read_json(path)
-    except ValueError as error:
-        raise InputError(
-            f"{path} is not valid JSON ({error}). Restore it, or run its stage again."
-        ) from None
-    if not isinstance(contents, dict):
-        raise InputError(
-            f"{path} does not hold what this program writes there. Restore it, or run its stage "
-            "again."
-        )
-    return contents
-
-
-def _read_report(path: Path) -> dict[str, Any]:
-    """The report of a run, or an empty one where the run is not finished."""
-    report = _read(path) if path.is_file() else {}
-    if report and report.get("schema") != 1:
-        raise InputError(
-            f"{path} has schema {report.get('schema')}; this version reads schema 1. Make it again "
-            "with `ncdss run`."
-        )
-    return report
 
 
 def _stored_settings(
@@ -253,7 +197,8 @@ def _stored_settings(
     """As overrides: the settings of its stage (they decide), and those of its run for the rest."""
     scored_at = {"evaluation": {"size": settings["data"]["size"]}}
     stored = []
-    for section, fields in {**scored_at, **report.get("config", {}), **settings}.items():
+    config = without_retired({**scored_at, **report.get("config", {}), **settings})
+    for section, fields in config.items():
         stored += [f"{section}.{field}={json.dumps(value)}" for field, value in fields.items()]
     stored.append("data.features=online")  # images always go through the encoder
     if checkpoint.layout == "ours":  # else a frozen encoder, whose weights are where they were
@@ -270,22 +215,22 @@ def _labels(
     config: Data,
 ) -> LabelSpace:
     """The classes of the data set that is given, which must be those of its run; or those."""
-    base, novel = report["classes"].values() if report else ((), ())
+    names = [*report["classes"]["base"], *report["classes"]["novel"]] if report else []
     if dataset is None and not report:
         raise InputError(
             f"{path} does not say what its classes are: give the data set and fold that it was "
             "trained on, e.g. --dataset pascal5i --fold 0."
         )
-    if dataset is None and report["dataset"] not in _FIXED:
-        first = len(base) + 1
-        return LabelSpace((*base, *novel), tuple(range(first, first + len(novel))))
     if dataset is None:
         dataset = str(report["dataset"])
         fold = report["fold"]
+        if dataset not in _FIXED:
+            first = len(report["classes"]["base"]) + 1
+            return LabelSpace(tuple(names), tuple(range(first, len(names) + 1)))
     data = _FIXED.get(dataset)
     data = data or open_dataset(dataset, data_root, None, config, needs_saliency=False)
     labels = label_space(data, fold)
-    if report and labels.names[1:] != (*base, *novel):
+    if report and list(labels.names[1:]) != names:
         theirs = f"{report['dataset']}, fold {report['fold']}"
         raise InputError(
             f"{path} was trained on {theirs}, whose classes are not those of {dataset}, fold "
@@ -314,7 +259,7 @@ def _check_outputs(checkpoint: Checkpoint, labels: LabelSpace, clusters: int | N
 def _matching(path: Path, stage: Path, report: dict[str, Any]) -> dict[int, str] | None:
     """Cluster -> class by the published matching, if the report scored this very file."""
     name = re.fullmatch(r"(base|basic|basic_oc|eums|regions)(_teacher)?(_best)?", path.stem)
-    if not report or name is None:
+    if name is None:
         return None
     if (stage / MANIFEST).stat().st_mtime_ns > (stage.parent / "report.json").stat().st_mtime_ns:
         return None  # it was made after the report

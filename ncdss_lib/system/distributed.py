@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
+from ncdss_lib.recipes import Compute
 from ncdss_lib.system.errors import InputError, NCDSSError
 from ncdss_lib.system.folders import write_json
 
@@ -37,35 +38,14 @@ T = TypeVar("T")
 Batches = dict[str, dict[str, Tensor]]  # source name -> what its views hold
 
 
-class Settings(Protocol):
-    """What matters here of a recipe's section ``compute``."""
-
-    @property
-    def precision(self) -> str: ...
-
-    @property
-    def channels_last(self) -> bool: ...
-
-    @property
-    def compile(self) -> bool: ...
-
-
-class Defaults(NamedTuple):
-    """Settings without a recipe."""
-
-    precision: str = "auto"
-    channels_last: bool = True
-    compile: bool = False
-
-
-DEFAULTS = Defaults()
+DEFAULTS = Compute()
 
 
 class Runtime:
     """One process of a run: alone, or one of those that torchrun started.
 
     Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu`` or ``cuda``; None takes ``$NCDSS_DEVICE``, or auto.
         compute: precision, memory format, compilation.
 
     Raises:
@@ -73,7 +53,8 @@ class Runtime:
             machine; or the machines run different numbers of processes.
     """
 
-    def __init__(self, device: str = "auto", compute: Settings = DEFAULTS) -> None:
+    def __init__(self, device: str | None = "auto", compute: Compute = DEFAULTS) -> None:
+        device = device or os.environ.get("NCDSS_DEVICE") or "auto"
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"unknown device {device!r}: choose auto, cpu or cuda (--device).")
         if device == "cuda" and not torch.cuda.is_available():
@@ -125,12 +106,9 @@ class Runtime:
 
     def describe(self) -> dict[str, Any]:
         """The ``device`` entry of report.json."""
-        cuda = self.device.type == "cuda"
-        name = (
-            torch.cuda.get_device_name(self.device)
-            if cuda
-            else platform.processor() or platform.machine()
-        )
+        name = platform.processor() or platform.machine()
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
         return {
             "type": self.device.type,
             "name": name,
@@ -249,9 +227,9 @@ def world_size() -> int:
 
 def cores() -> int:
     """CPU cores for this process; those of the machine are shared with others of the run."""
-    usable = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    usable = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        usable = len(os.sched_getaffinity(0))
     return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
@@ -32,13 +32,8 @@ CHECKSUMS = "checksums.sha256"  # as `sha256sum` writes it, and `sha256sum --che
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # as file names are
 POLL = 1.0  # seconds between looks at a folder that another run is making
 
-T = TypeVar("T")
-
-
-class Broadcast(Protocol):
-    """Calls a function in the main process of a run and returns its result in all of them."""
-
-    def __call__(self, function: Callable[[], T], /) -> T: ...
+#: Calls a function in the main process of a run and returns its result in all of them.
+Broadcast = Callable[[Callable[[], Any]], Any]
 
 
 # --- places -------------------------------------------------------------------------------------
@@ -59,6 +54,11 @@ def runs_root() -> Path:
 def cache_root() -> Path:
     """Where features and scenes are kept for all runs: ``$NCDSS_CACHE``, or ``runs/cache``."""
     return Path(os.environ.get("NCDSS_CACHE") or runs_root() / "cache")
+
+
+def run_folder(dataset: str, fold: int, recipe: str, seed: int, root: Path | None = None) -> Path:
+    """``runs/DATASET/foldF/RECIPE/seedS`` of the project, or the same below ``root``."""
+    return (root or runs_root()) / dataset / f"fold{fold}" / recipe / f"seed{seed}"
 
 
 def refuse_file(folder: Path, option: str) -> None:
@@ -97,9 +97,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".draft-{path.name}")
     lock = FileLock(draft.with_name(f"{draft.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
+    if not _taken(lock):
         draft = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
         yield draft
@@ -110,7 +108,17 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    """What a file holds.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}). Restore it, or make it again."
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -129,7 +137,7 @@ def read_sealed(path: Path) -> Any:
     try:
         sealed = read_json(path)
         whole = sealed["fingerprint"] == fingerprint(sealed["value"])
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
+    except (FileNotFoundError, InputError, LookupError, TypeError):
         return None
     return sealed["value"] if whole else None
 
@@ -141,7 +149,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished folder; an empty one where there is none that can be read."""
     try:
         contents = read_json(folder / MANIFEST)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # not JSON is a ValueError
+    except (FileNotFoundError, NotADirectoryError, InputError):
         return {}
     return contents if isinstance(contents, dict) else {}
 
@@ -259,10 +267,12 @@ def locked_partial_folder(folder: Path, key: str, broadcast: Broadcast) -> Itera
     """
     made_in = _hidden(folder, "partial")
     lock = FileLock(_hidden(folder, "lock"))
-    said = False
+    waiting = False
     try:
         while (state := broadcast(partial(_claim, lock, folder, key))) == "held":
-            said = said or broadcast(partial(_say_who_is_making, folder))
+            if not waiting:
+                broadcast(partial(_say_that_we_wait, folder))
+            waiting = True
             time.sleep(POLL)
         if state == "ours" and not made_in.is_dir():
             raise RunError(
@@ -284,20 +294,14 @@ def one_at_a_time(folder: Path, name: str) -> Iterator[None]:
     """
     lock = FileLock(_hidden(folder / name, "lock"))
     absent = [above for above in (folder, *folder.parents) if not above.exists()]
-    said = False
+    waiting = False
     try:
-        while True:
-            try:
-                lock.acquire(blocking=False)
-                break
-            except Timeout:
-                if not said:
-                    line = f"another process is making {name} in {folder}; waiting for it."
-                    tqdm.write(line, file=sys.stderr)
-                said = True
+        with suppress(OSError):
+            while not _taken(lock):
+                if not waiting:
+                    _say_that_we_wait(folder / name)
+                waiting = True
                 time.sleep(POLL)
-            except OSError:
-                break
         yield
     finally:
         _release(lock)
@@ -308,16 +312,19 @@ def one_at_a_time(folder: Path, name: str) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Whether a process is making a folder, in :func:`locked_partial_folder`."""
-    path = _hidden(folder, "lock")
-    if not path.exists():
-        return False
-    lock = FileLock(path)
+    lock = FileLock(_hidden(folder, "lock"))
+    free = _taken(lock)
+    _release(lock)
+    return not free
+
+
+def _taken(lock: FileLock) -> bool:
+    """Take a lock, if it is free."""
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        return True
-    _release(lock)
-    return False
+        return False
+    return True
 
 
 def _release(lock: FileLock) -> None:
@@ -334,9 +341,7 @@ def _claim(lock: FileLock, folder: Path, key: str) -> Literal["current", "held",
     if finished(folder, key):
         return "current"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
+    if not _taken(lock):
         return "held"
     if finished(folder, key):  # between the look and the claim
         return "current"
@@ -347,19 +352,12 @@ def _claim(lock: FileLock, folder: Path, key: str) -> Literal["current", "held",
             f"{folder.name} is made again.",
             file=sys.stderr,
         )
-    owner = partial_folder(folder, key) / ".owner"
-    owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    partial_folder(folder, key)
     return "ours"
 
 
-def _say_who_is_making(folder: Path) -> bool:
-    """Whether it could be said: the name may not be written yet, or just be gone."""
-    try:
-        owner = (_hidden(folder, "partial") / ".owner").read_text()
-    except OSError:
-        return False
-    tqdm.write(f"{owner} is making {folder}; waiting for it.", file=sys.stderr)
-    return True
+def _say_that_we_wait(path: Path) -> None:
+    tqdm.write(f"another process is making {path}; waiting for it.", file=sys.stderr)
 
 
 def _hidden(folder: Path, kind: str) -> Path:

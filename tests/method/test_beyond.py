@@ -28,7 +28,7 @@ from ncdss_lib.method.clustering import (
 )
 from ncdss_lib.method.committee import best_order, overlaps, reorder_clusters
 from ncdss_lib.method.evaluation import refined_confusions
-from ncdss_lib.method.inference import LOOKS, load_model, look_size, mean_of_looks, predict
+from ncdss_lib.method.inference import VIEWS, load_model, view_size, mean_of_views, predict
 from ncdss_lib.method.metrics import confusion_matrix, score
 from ncdss_lib.method.number_of_classes import bic, candidates, estimate_number, held_out_classes, silhouette, stability
 from ncdss_lib.method.oracles import main_novel_class
@@ -230,7 +230,7 @@ def test_the_gate_of_a_stage_is_part_of_its_key_alone(voc, finished, stage):
 
 def test_one_view_is_what_the_network_says():
     logits = torch.randn(2, 3, 4, 4)
-    assert mean_of_looks([logits], LOOKS["one"]) is logits
+    assert mean_of_views([logits], VIEWS["one"]) is logits
 
 
 def test_the_mean_of_views_is_upright_and_of_the_largest_size():
@@ -239,7 +239,7 @@ def test_the_mean_of_views_is_upright_and_of_the_largest_size():
     small[:, 1, :, :2] = 5
     large = torch.zeros(1, 2, 8, 8)
     large[:, 1, :, :4] = 5
-    mean = mean_of_looks([small, small.flip(3), large, large.flip(3)], LOOKS["scales"])
+    mean = mean_of_views([small, small.flip(3), large, large.flip(3)], VIEWS["scales"])
     assert mean.shape == (1, 2, 8, 8)
     torch.testing.assert_close(mean.exp().sum(1), torch.ones(1, 8, 8))
     expected = (F.interpolate(small.softmax(1), (8, 8), mode="bilinear") + large.softmax(1)) / 2
@@ -248,9 +248,9 @@ def test_the_mean_of_views_is_upright_and_of_the_largest_size():
 
 def test_views_are_sized_for_the_encoder():
     recipe = load_recipe("laptop")
-    assert [look_size(recipe, scale) for scale in (1.0, 1.4)] == [224, 320]
-    assert look_size(load_recipe("laptop", ["data.size=225"]), 1.0) == 225
-    assert look_size(load_recipe("laptop", ["model.output_stride=14"]), 1.4) == 308
+    assert [view_size(recipe, scale) for scale in (1.0, 1.4)] == [224, 320]
+    assert view_size(load_recipe("laptop", ["data.size=225"]), 1.0) == 225
+    assert view_size(load_recipe("laptop", ["model.output_stride=14"]), 1.4) == 308
 
 
 def test_features_of_other_views_are_those_of_the_resized_mirrored_images(voc, finished):
@@ -274,12 +274,12 @@ def test_the_headline_is_of_all_views_and_the_gates_are_of_one(voc, finished, tm
     scored = run.numbers("evaluation")["models"]["eums"]
     model = load_model(run, "eums")
     counts = 0
-    looks = [
-        dict(pair for batch, own in predict(run, model, run.splits.val, None, look=look) for pair in zip(batch, own, strict=True))
-        for look in LOOKS["scales"]
+    seen = [
+        dict(pair for batch, own in predict(run, model, run.splits.val, None, view=view) for pair in zip(batch, own, strict=True))
+        for view in VIEWS["scales"]
     ]
     for i in run.splits.val:
-        said = mean_of_looks([look[i][None] for look in looks], LOOKS["scales"])
+        said = mean_of_views([own[i][None] for own in seen], VIEWS["scales"])
         label = upsample(gate(said, "image", 2.0), 64).argmax(1)
         truth = torch.from_numpy(resize_labels(run.truth(i), 64).astype(np.int64))[None]
         counts = counts + confusion_matrix(truth, label, len(run.labels.names), model.outputs)

@@ -19,7 +19,8 @@ import torch
 
 from ncdss_lib.cli import build_parser
 from ncdss_lib.runs import grid, grid_run, submit_jobs
-from ncdss_lib.runs.notebooks import PACKAGE, cores
+from ncdss_lib.runs.notebooks import PACKAGE
+from ncdss_lib.system.distributed import cores
 from ncdss_lib.system.errors import InputError, RunError
 from ncdss_lib.system.folders import read_json
 from tests.conftest import TINY_LAPTOP

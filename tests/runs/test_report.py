@@ -196,8 +196,9 @@ def test_wrong_input_is_refused_with_its_path(tmp_path, two_runs):
     path = write(tmp_path / "other", 0, 0, {"basic": 0.2})
     for text, reason in (
         ('{"schema": 2}', "has schema 2"),
-        ("{", "is not a report"),
-        ("[]", "is not a report"),
+        ("{", "is not valid JSON"),
+        ("[]", "has schema None"),
+        ('{"schema": 1}', "is not a report"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=reason):
