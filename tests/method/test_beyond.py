@@ -28,7 +28,7 @@ from ncdss_lib.method.clustering import (
 )
 from ncdss_lib.method.committee import best_order, overlaps, reorder_clusters
 from ncdss_lib.method.evaluation import refined_confusions
-from ncdss_lib.method.inference import VIEWS, load_model, view_size, mean_of_views, predict
+from ncdss_lib.method.inference import VIEWS, load_model, mean_of_views, predict, view_size
 from ncdss_lib.method.metrics import confusion_matrix, score
 from ncdss_lib.method.number_of_classes import bic, candidates, estimate_number, held_out_classes, silhouette, stability
 from ncdss_lib.method.oracles import main_novel_class
@@ -36,9 +36,11 @@ from ncdss_lib.method.refinement import gate
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.models.segmenter import upsample
-from ncdss_lib.recipes import LATER, REGIONS, describe, flatten, key_of, load_recipe
+from ncdss_lib.recipes import LATER, REGIONS, Regions, describe, flatten, key_of, load_recipe
+from ncdss_lib.runs.pipeline import reopen
 from ncdss_lib.runs.trained_network import open_checkpoint
-from ncdss_lib.system.folders import read_json
+from ncdss_lib.system.errors import InputError
+from ncdss_lib.system.folders import read_json, write_json
 from tests.conftest import opened
 
 # --- regions ----------------------------------------------------------------------------------------------------------------------------
@@ -301,9 +303,7 @@ def test_mixed_lists_hold_the_share_of_images_without_anything_new(voc, tmp_path
 
 
 def test_vision_transformers_give_features_at_the_stride_of_their_patches():
-    from ncdss_lib.models.encoders import Encoder
     from ncdss_lib.recipes import Model
-    from ncdss_lib.system.errors import InputError
 
     config = Model(encoder="vit_tiny_patch16_224", weights="none", output_stride=16, stages=(5, 11), frozen_stages=12)
     encoder = Encoder(config).eval()
@@ -447,3 +447,34 @@ def test_settings_that_came_later_leave_older_runs_current():
         assert not fields & set(key_of(plain, section))
         assert set(key_of(plain, section)) | fields == set(type(getattr(plain, section)).model_fields)
     assert key_of(load_recipe("paper", ["clustering.unit=part"]), "clustering")["unit"] == "part"
+
+
+def test_a_trained_network_predicts_from_several_views(finished):
+    """With the mirrored view too, a mirrored image gives the mirrored answer."""
+    path = finished["laptop"] / "eums" / "eums_teacher.safetensors"
+    image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    _, one = open_checkpoint(path).predict_image(image)
+    trained = open_checkpoint(path, overrides=["evaluation.views=flip"])
+    _, found = trained.predict_image(image)
+    _, mirrored = trained.predict_image(image[:, ::-1])
+    assert (found != one).any()
+    np.testing.assert_allclose(found, mirrored[:, ::-1], atol=0.02)  # nearest neighbours are not quite symmetric
+
+
+def test_runs_of_a_former_committee_can_be_opened(voc, finished, tmp_path):
+    """Their reports name settings that are gone."""
+    out = shutil.copytree(finished["laptop"], tmp_path / "run")
+    report = read_json(out / "report.json")
+    report["config"]["regions"] = {
+        "enabled": False,
+        "gate": "image",
+        "gate_strength": 2.0,
+        "edges": "guided",
+        "heads": 2,
+        "confidence": 0.5,
+    }
+    write_json(out / "report.json", report)
+    assert reopen(out, str(voc)).recipe.regions == Regions()
+    assert open_checkpoint(out / "eums" / "eums_teacher.safetensors").recipe.regions == Regions()
+    with pytest.raises(InputError, match="unknown field 'heads' of regions"):
+        load_recipe("regions", ["regions.heads=2"])
