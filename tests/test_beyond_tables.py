@@ -63,7 +63,7 @@ def test_regions_are_paired_with_laptop_by_fold_and_seed(monkeypatch):
     monkeypatch.setattr(beyond_tables, "read", lambda name: laptop)
     table = beyond_tables.regions_table(regions)
     assert table.loc["EUMS of laptop", "novel"] == "35.0 ± 7.1"
-    assert table.loc["committee, gate and edges", "one-to-one"] == "20.0 ± 7.1"
+    assert table.loc["committee, gate, edges, views", "one-to-one"] == "20.0 ± 7.1"
     assert table.loc["gain over EUMS of laptop", "novel"] == "+5.0 ± 7.1 (1 of 2)"
     assert table.loc["gain over EUMS on Lite2, gate", "base"] == "+3.0 ± 7.1 (1 of 2)"
     assert beyond_tables.regions_table({"runs": [run(0)]}).empty

@@ -175,17 +175,17 @@ def regions_table(measured: dict[str, Any]) -> pd.DataFrame:
         "EUMS of laptop": (before, "published"),
         "EUMS on Lite2": (eums, "plain"),
         "EUMS on Lite2, gate": (eums, "gate_image"),
-        "EUMS on Lite2, gate and edges": (eums, "published"),
+        "EUMS on Lite2, gate, edges, views": (eums, "published"),
         "committee, gate": (committee, "gate_image"),
-        "committee, gate and edges": (committee, "published"),
+        "committee, gate, edges, views": (committee, "published"),
     }
     found = {name: _scores(*own) for name, own in followers.items()}
     rows = {
         name: {title: percent(values) for title, values in own.items() if any(values)}
         for name, own in found.items()
     }
-    best = found["committee, gate and edges"]
-    for name in ("EUMS of laptop", "EUMS on Lite2, gate", "EUMS on Lite2, gate and edges"):
+    best = found["committee, gate, edges, views"]
+    for name in ("EUMS of laptop", "EUMS on Lite2, gate", "EUMS on Lite2, gate, edges, views"):
         rows[f"gain over {name}"] = {
             title: _gain(best[title], values)
             for title, values in found[name].items()

@@ -96,9 +96,11 @@ def mean_of_views(logits: Sequence[Tensor], seen: Sequence[View]) -> Tensor:
     if len(logits) == 1:
         return logits[0]
     size = max(own.shape[-1] for own in logits)
-    said = [upsample(own.softmax(1), size) for own in logits]
-    upright = [own.flip(3) if flip else own for own, (_, flip) in zip(said, seen, strict=True)]
-    return torch.stack(upright).mean(0).clamp(min=1e-30).log()
+    said = []
+    for own, (_, mirrored) in zip(logits, seen, strict=True):
+        probability = upsample(own.softmax(1), size)
+        said.append(probability.flip(3) if mirrored else probability)
+    return torch.stack(said).mean(0).clamp(min=1e-30).log()
 
 
 def view_size(recipe: Recipe, scale: float) -> int:
