@@ -6,7 +6,7 @@ Everything in it is made again when a run needs it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +19,14 @@ from ncdss_lib.system.folders import cache_root, is_held, manifest
 
 @dataclass(frozen=True)
 class Entry:
-    """One folder of the cache.
+    """One folder of the cache."""
 
-    Attributes:
-        key: the name by which it is cleared.
-        what: what it holds, for people.
-    """
-
-    key: str
     path: Path
-    what: str
+
+    @property
+    def key(self) -> str:
+        """The name by which it is cleared."""
+        return self.path.name.removeprefix(".").removesuffix(".partial")
 
     @property
     def bytes(self) -> int:
@@ -36,35 +34,29 @@ class Entry:
         files = [self.path, *self.path.rglob("*")]
         return sum(file.lstat().st_blocks * 512 for file in files)
 
+    @property
+    def what(self) -> str:
+        """What it holds, for people; what features are of, by their manifest."""
+        if self.path.parent.name != "features":
+            scenes = self.key == "toyscenes"
+            return "drawn scenes and their classes" if scenes else "classes in each mask"
+        contents = manifest(self.path)
+        if not contents:
+            return "features, unfinished: a run goes on with them"
+        made_from = contents["made_from"]
+        encoder, weights, *_ = made_from["encoder"]
+        count = sum(len(ids) for ids in contents["views"].values())
+        return (
+            f"{made_from.get('dataset', 'a data set')} at {made_from['size']} px, {encoder} "
+            f"({weights}), {count} pictures: {', '.join(contents['views'])}"
+        )
+
 
 def cache_entries() -> list[Entry]:
     """What the cache holds, unfinished folders as well, sorted by path."""
-    return sorted(_entries(cache_root()), key=lambda entry: entry.path)
-
-
-def _entries(root: Path) -> Iterator[Entry]:
-    for path in (root / "features").glob("*"):
-        if path.is_dir():
-            yield Entry(path.name.removeprefix(".").removesuffix(".partial"), path, _features(path))
-    for path in root.glob("*"):
-        if path.is_dir() and path.name == "toyscenes":
-            yield Entry(path.name, path, "drawn scenes and their classes")
-        elif path.is_dir() and path.name != "features":
-            yield Entry(path.name, path, "classes in each mask")
-
-
-def _features(folder: Path) -> str:
-    """What features are of, by their manifest."""
-    contents = manifest(folder)
-    if not contents:
-        return "features, unfinished: a run goes on with them"
-    made_from = contents["made_from"]
-    encoder, weights, *_ = made_from["encoder"]
-    count = sum(len(ids) for ids in contents["views"].values())
-    return (
-        f"{made_from.get('dataset', 'a data set')} at {made_from['size']} px, {encoder} "
-        f"({weights}), {count} pictures: {', '.join(contents['views'])}"
-    )
+    root = cache_root()
+    paths = sorted([*root.glob("*"), *root.glob("features/*")])
+    return [Entry(path) for path in paths if path.is_dir() and path != root / "features"]
 
 
 def cache_table() -> str:

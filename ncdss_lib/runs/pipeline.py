@@ -142,8 +142,8 @@ class Run(Context):
             disk_errors(f"stage {stage}", self.folder),
             locked_partial_folder(folder, key, self.runtime.from_main) as partial,
         ):
-            self.skipped[stage] = partial is None
             if partial is None:
+                self.skipped[stage] = True
                 return folder
             self.views  # noqa: B018 - features are extracted outside the stage's own time
             started = time.perf_counter()
@@ -170,6 +170,7 @@ class Run(Context):
                     checked="**/*",
                 )
             self.runtime.barrier()
+        self.skipped[stage] = False
         return folder
 
     def _check_inputs(self, stage: str) -> None:
