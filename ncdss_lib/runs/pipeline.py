@@ -29,10 +29,10 @@ from ncdss_lib.method import (
     base_training,
     basic_framework,
     clustering,
-    committee,
     entropy_ranking,
     eums,
     evaluation,
+    second_clustering,
 )
 from ncdss_lib.method.check_settings import check_labels, check_settings
 from ncdss_lib.method.context import Context
@@ -82,7 +82,9 @@ STAGES: dict[str, Stage] = {
 }
 #: Made only when the recipe asks for it.
 OPTIONAL: dict[str, Stage] = {
-    "regions": Stage(committee.compute, ("clustering", "basic_framework", "eums", "evaluation")),
+    "regions": Stage(
+        second_clustering.compute, ("clustering", "basic_framework", "eums", "evaluation")
+    ),
     "ablation": Stage(ablation.compute, tuple(name for name in STAGES if name != "base_training")),
 }
 _ALL = STAGES | OPTIONAL

@@ -26,13 +26,13 @@ from ncdss_lib.method.clustering import (
     used_images,
     within_class_whitening,
 )
-from ncdss_lib.method.committee import best_order, overlaps, reorder_clusters
 from ncdss_lib.method.evaluation import refined_confusions
 from ncdss_lib.method.inference import VIEWS, load_model, mean_of_views, predict, view_size
 from ncdss_lib.method.metrics import confusion_matrix, score
 from ncdss_lib.method.number_of_classes import bic, candidates, estimate_number, held_out_classes, silhouette, stability
 from ncdss_lib.method.oracles import main_novel_class
 from ncdss_lib.method.refinement import gate
+from ncdss_lib.method.second_clustering import best_order, overlaps, reorder_clusters
 from ncdss_lib.models.checkpoints import load_weights
 from ncdss_lib.models.encoders import Encoder
 from ncdss_lib.models.segmenter import upsample
