@@ -56,8 +56,8 @@ BEYOND = {
     "data.mixed": 0, "clustering.ignored_band": 0, "clustering.unit": "image", "clustering.metric": "plain", "clustering.num_novel": None,
     **{f"{stage}.gate": "none" for stage in ("clustering", "entropy_ranking", "eums", "evaluation")},
     **{f"{stage}.gate_strength": 2 for stage in ("clustering", "entropy_ranking", "eums", "evaluation")},
-    "ablation.oracles": False, "regions.edges": "none", "evaluation.edges": "none",
-    "regions.enabled": False, "regions.heads": 2, "regions.confidence": 0.5, "regions.gate": "none", "regions.gate_strength": 2,
+    "ablation.oracles": False, "evaluation.edges": "none", "evaluation.views": "one",
+    "regions.enabled": False, "regions.metric": "base",
 }  # fmt: skip
 
 
