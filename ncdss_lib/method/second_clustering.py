@@ -5,9 +5,10 @@ Out: ``clusters.csv`` (the cluster of each region), ``pseudo_labels_K/ID.png``,
 ``second.safetensors`` and its history, and ``regions.safetensors``: one network whose head is the
 committee of EUMS and the second head.
 
-Ours, because two clusterings of the same masks fail on other images: what both heads say is right
-more often than what either says. The numbers of clusters mean nothing, so those of the second head
-are first brought into the order of EUMS's.
+Ours, because two clusterings of the same masks fail on other images. On the fold of photos on which
+it was chosen that was worth some points, on the others nothing; the book's page "Beyond the paper"
+has the table. The numbers of clusters mean nothing, so those of the second head are first brought
+into the order of EUMS's.
 """
 
 from __future__ import annotations
