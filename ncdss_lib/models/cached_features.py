@@ -297,6 +297,7 @@ class FeatureViews:
         self.cache, self.config, self.size = cache, config, config.size
         self.channels: tuple[int, ...] | None = cache.channels
         self._others = others
+        self._has_val = bool(data.val_ids)
 
     def train_loader(self, sources: Sequence[Source]) -> LoadEpoch:
         return partial(self._epoch, {source.name: source for source in sources})
@@ -329,7 +330,8 @@ class FeatureViews:
         self, ids: Sequence[str], batch_size: int, size: int | None = None, flip: bool = False
     ) -> Iterator[tuple[list[str], Tensor]]:
         cache = self.cache
-        if ids and (flip or size not in (None, self.size)):
+        # Asked of the data, not of ``ids``: all processes make the features together or none does.
+        if self._has_val and (flip or size not in (None, self.size)):
             assert self._others, "there are no features of other sizes"
             cache = self._others(size or self.size)
         view = "flip" if flip else "clean"
